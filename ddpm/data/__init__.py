@@ -1,0 +1,1 @@
+"""Image sources, the packed dataset file, and the batch of every training step."""

@@ -1,0 +1,50 @@
+"""Which images a training step sees."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm import images, rng
+from ddpm.data.dataset import Dataset
+from ddpm.device import hold
+from ddpm.params import Train
+
+
+class Batches:
+    """The training images in an endless sequence of shuffled epochs, cut into steps and micro-batches.
+
+    Epoch e's order comes from (seed, "order", e), so the batch of any step is known without those before it.
+    """
+
+    def __init__(self, dataset: Dataset, settings: Train, value_range: Sequence[float], device: torch.device) -> None:
+        self.device = device
+        self._images = hold(dataset.images, device)
+        self._settings = settings
+        self._value_range = value_range
+        self._order = lru_cache(maxsize=2)(self._shuffle)  # a batch may span two epochs
+
+    def get(self, step: int, micro: int, generator: torch.Generator) -> Tensor:
+        """The images x_0 of a micro-batch, float32 (N, C, H, W), each flipped with probability 1/2 if so set."""
+        chosen = torch.from_numpy(self.indices(step, micro))
+        if self._images.device != self.device:
+            batch = self._images[chosen].pin_memory().to(self.device, non_blocking=True)
+        else:
+            batch = self._images[chosen.to(self.device, non_blocking=True)]
+        x_0 = images.to_float(batch, self._value_range)
+        if self._settings.horizontal_flip:
+            flip = torch.rand(len(x_0), generator=generator, device=self.device) < 0.5
+            x_0 = torch.where(flip[:, None, None, None], x_0.flip(3), x_0)
+        return x_0.contiguous(memory_format=torch.channels_last)
+
+    def indices(self, step: int, micro: int) -> np.ndarray:
+        """Positions in the dataset, int64 (batch_size / accumulate,), for step 1, 2, ... and micro 0, 1, ..."""
+        size = self._settings.batch_size // self._settings.accumulate
+        first = (step - 1) * self._settings.batch_size + micro * size
+        epochs, places = np.divmod(np.arange(first, first + size), len(self._images))
+        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return rng.numpy_generator(self._settings.seed, "order", epoch).permutation(len(self._images))

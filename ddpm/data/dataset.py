@@ -1,0 +1,57 @@
+"""The packed dataset: one file per split, images and labels, memory-mapped when read."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ddpm import tensorfile
+
+FORMAT = "ddpm-dataset-1"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of one split, with their labels."""
+
+    images: Tensor  # uint8 (N, C, H, W)
+    labels: Tensor  # int64 (N,), indices into classes
+    classes: Sequence[str]
+    digest: str  # sha256 of images and labels
+    source: dict[str, Any]  # where the images came from: name, split, and the digest of a folder's files
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+
+def write(
+    path: Path,
+    images: Iterable[np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    image_shape: tuple[int, int, int],
+    source: dict[str, Any],
+) -> None:
+    """Write a split image by image: uint8 arrays (C, H, W), as many as there are labels, into one file."""
+    count = len(labels)
+    arrays = {"images": (np.uint8, (count, *image_shape)), "labels": (np.int64, (count,))}
+    metadata = {"format": FORMAT, "classes": list(classes), "source": source}
+    with tensorfile.create(path, arrays, metadata) as packed:
+        packed["labels"][:] = labels
+        for place, image in enumerate(images):
+            packed["images"][place] = image
+
+
+def read(path: Path) -> Dataset:
+    """Open a split; images stay on disk until they are touched. Raises as `tensorfile.read` does."""
+    file = tensorfile.read(path)
+    if file.metadata.get("format") != FORMAT:
+        raise tensorfile.TensorFileError(f"{path} holds no dataset: its format is not {FORMAT}")
+    metadata = file.metadata
+    return Dataset(file.tensors["images"], file.tensors["labels"], metadata["classes"], file.digest, metadata["source"])

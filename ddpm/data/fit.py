@@ -1,0 +1,47 @@
+"""From a picture of any size and mode to a square uint8 array."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ddpm.params import Data
+
+_ANTIALIASED = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks
+
+
+def fit(picture: Image.Image, settings: Data) -> np.ndarray:
+    """uint8 (channels, image_size, image_size), upright as the camera's orientation tag says.
+
+    `pad` keeps the proportions, never enlarges, and centres on black; `resize` stretches to the square; `crop` scales
+    the shorter side to the size and keeps the centre.
+    """
+    size = (settings.image_size, settings.image_size)
+    picture = _in_mode(ImageOps.exif_transpose(picture), "L" if settings.channels == 1 else "RGB")
+    if settings.fit == "crop":
+        picture = ImageOps.fit(picture, size, _ANTIALIASED)
+    elif settings.fit == "resize" and picture.size != size:
+        picture = picture.resize(size, _ANTIALIASED)
+    elif settings.fit == "pad":
+        if max(picture.size) > settings.image_size:
+            picture = ImageOps.contain(picture, size, _ANTIALIASED)
+        picture = _centred(picture, size)
+    values = np.asarray(picture)
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+
+def _centred(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    canvas = Image.new(picture.mode, size)
+    canvas.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
+    return canvas
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Grey or RGB. What is transparent becomes black; 16-bit grey keeps its upper eight bits."""
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+    elif picture.mode == "I":
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    return picture if picture.mode == mode else picture.convert(mode)

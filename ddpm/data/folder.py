@@ -1,0 +1,108 @@
+"""Image files in a folder or a .zip: which there are, their labels and splits, their bytes."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from PIL import Image
+
+from ddpm.errors import UsageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file: its path inside the folder or archive, and what the path says of it."""
+
+    path: PurePosixPath
+    split: Literal["train", "test"] | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """The image files of a folder or an archive, in the order of their paths."""
+
+    where: Path
+    archive: zipfile.ZipFile | None
+    images: tuple[ImageFile, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> Image.Image:
+        """The decoded picture. Raises `UsageError` that names the file."""
+        path = self.images[place].path
+        try:
+            picture = Image.open(BytesIO(self.read(path)))
+            picture.load()
+        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            raise UsageError(f"{self.where}/{path}: {error}") from error
+        return picture
+
+    def read(self, path: PurePosixPath) -> bytes:
+        """A file's bytes."""
+        return (self.where / path).read_bytes() if self.archive is None else self.archive.read(str(path))
+
+    def digest(self) -> str:
+        """The sha256 of all paths and contents, the same for a folder and for its .zip."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            try:
+                content = self.read(image.path)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UsageError(f"{self.where}/{image.path}: {error}") from error
+            digest.update(f"{image.split} {image.label} {image.path.name} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def listing(where: Path) -> Files:
+    """Find the images of a folder or .zip, in the order of their paths.
+
+    `train/` and `test/` count as splits where both are there, also below one enclosing folder, as archives often have
+    it; one alone is an enclosing folder itself. The first folder below is the label; images in no folder share the
+    label `images`. Hidden files are passed over.
+    Raises `UsageError` where there are none.
+    """
+    archive = None
+    if where.is_dir():
+        paths = [PurePosixPath(path.relative_to(where).as_posix()) for path in where.rglob("*") if path.is_file()]
+    elif where.suffix.lower() == ".zip" and where.is_file():
+        try:
+            archive = zipfile.ZipFile(where)
+        except zipfile.BadZipFile as error:
+            raise UsageError(f"{where}: {error}") from error
+        paths = [PurePosixPath(entry.filename) for entry in archive.infolist() if not entry.is_dir()]
+    else:
+        raise UsageError(f"{where} is neither a folder nor a .zip; set data.path, relative to runtime.data_root")
+    found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not _hidden(path))
+    if not found:
+        raise UsageError(f"{where} holds no images ({', '.join(SUFFIXES)}) among its {len(paths)} files")
+    return Files(where, archive, tuple(_described(found)))
+
+
+def _hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+def _described(paths: list[PurePosixPath]) -> Iterator[ImageFile]:
+    tops = {path.parts[0] for path in paths}
+    below = {path.parts[1] for path in paths if len(path.parts) > 2}
+    alone = tops if len(tops) == 1 else set()
+    depth = 1 if alone and ({"train", "test"} <= below or alone & {"train", "test"}) else 0  # of an enclosing folder
+    has_splits = {"train", "test"} <= (below if depth else tops)
+    for path in paths:
+        folders = path.parts[depth:-1]
+        split: Literal["train", "test"] | None = None
+        if has_splits:
+            if not folders or folders[0] not in ("train", "test"):
+                raise UsageError(f"{path} lies beside train/ and test/, in neither")
+            split = "train" if folders[0] == "train" else "test"
+            folders = folders[1:]
+        yield ImageFile(path, split, folders[0] if folders else "images")

@@ -1,0 +1,45 @@
+"""Raw images to the packed file of a split, all of it or nothing."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ddpm.data import dataset
+from ddpm.data.fit import fit
+from ddpm.data.sources import Split
+from ddpm.errors import UsageError
+from ddpm.params import Data
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+_LISTED = 20  # bad images named in one error
+
+
+def pack(
+    split: Split,
+    settings: Data,
+    path: Path,
+    progress: Progress = iter,
+) -> None:
+    """Write the split's images, fitted to `settings`, to `path`.
+
+    `progress` may wrap the sequence of images to show how far it is. Raises `UsageError` that names every bad image,
+    up to 20, and then leaves no file behind.
+    """
+    bad: list[str] = []
+    shape = (settings.channels, settings.image_size, settings.image_size)
+    blank = np.zeros(shape, np.uint8)
+
+    def fitted() -> Iterator[np.ndarray]:
+        for place in progress(range(len(split))):
+            try:
+                yield fit(split.picture(place), settings)
+            except UsageError as error:
+                bad.append(str(error))
+                yield blank
+        if bad:
+            more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+            raise UsageError(f"{len(bad)} images cannot be used:\n  " + "\n  ".join(bad[:_LISTED]) + more)
+
+    dataset.write(path, fitted(), split.labels, split.classes, shape, split.source)

@@ -1,0 +1,149 @@
+"""Where images come from: the digits of scikit-learn, torchvision's datasets, a folder or a .zip of image files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.error import URLError
+
+import numpy as np
+from PIL import Image
+
+from ddpm import rng
+from ddpm.data import folder
+from ddpm.errors import UsageError
+from ddpm.params import Data
+
+TEST_FRACTION = 0.15  # of the images of a source that brings no test split
+
+
+class Pictures(Protocol):
+    """Images by position, decoded when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> Image.Image: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, still of any size and mode."""
+
+    pictures: Pictures
+    places: np.ndarray  # int64, which of the pictures belong to the split
+    labels: np.ndarray  # int64 (N,), indices into classes
+    classes: Sequence[str]
+    source: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def picture(self, place: int) -> Image.Image:
+        """The split's image number `place`. Raises `UsageError` that names it where it cannot be decoded."""
+        return self.pictures[int(self.places[place])]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Pictures that lie in memory: uint8 (N, H, W) or (N, H, W, 3)."""
+
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, place: int) -> Image.Image:
+        return Image.fromarray(self.values[place])
+
+
+def load(settings: Data, root: Path) -> tuple[Split, Split]:
+    """The train and the test split of the source; `root` is where datasets lie or are downloaded to.
+
+    Raises `UsageError` that says what is missing and where to put it.
+    """
+    match settings.source:
+        case "folder":
+            return _folder(settings, root)
+        case "digits":
+            return _digits(settings)
+        case name:
+            return _torchvision(name, root)
+
+
+def stratified(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the train and of the test images, each class divided in the same proportion, at random by the seed."""
+    count = len(labels)
+    tests = max(round(count * TEST_FRACTION), 1)
+    if count < 2:
+        raise UsageError(f"{count} images cannot be split into training and test images")
+    shuffled = rng.numpy_generator(seed, "split").permutation(count)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    test = np.zeros(count, dtype=bool)
+    test[by_class[(2 * np.arange(tests) + 1) * count // (2 * tests)]] = True  # evenly spaced, so of every class
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def _digits(settings: Data) -> tuple[Split, Split]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pictures = Arrays(np.round(digits.images * (255 / 16)).astype(np.uint8))
+    return _divided(pictures, digits.target.astype(np.int64), [str(n) for n in range(10)], {"name": "digits"}, settings)
+
+
+def _divided(
+    pictures: Pictures, labels: np.ndarray, classes: Sequence[str], source: dict[str, Any], settings: Data
+) -> tuple[Split, Split]:
+    assert settings.seed is not None
+    train, test = stratified(labels, settings.seed)
+    return (
+        Split(pictures, train, labels[train], classes, {**source, "split": "train"}),
+        Split(pictures, test, labels[test], classes, {**source, "split": "test"}),
+    )
+
+
+def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
+    assert settings.path is not None
+    files = folder.listing(root / settings.path)
+    digest = files.digest()
+    if settings.digest not in (None, digest):
+        raise UsageError(f"data.digest = {settings.digest}: the images in {files.where} have {digest}; they changed")
+    source = {"name": "folder", "files_sha256": digest, "pinned": settings.digest is not None}
+    classes = sorted({image.label for image in files.images})
+    labels = np.array([classes.index(image.label) for image in files.images], dtype=np.int64)
+    if all(image.split is None for image in files.images):
+        return _divided(files, labels, classes, source, settings)
+    train, test = (
+        np.array([place for place, image in enumerate(files.images) if image.split == split], dtype=np.int64)
+        for split in ("train", "test")
+    )
+    return (
+        Split(files, train, labels[train], classes, {**source, "split": "train"}),
+        Split(files, test, labels[test], classes, {**source, "split": "test"}),
+    )
+
+
+def _torchvision(name: str, root: Path) -> tuple[Split, Split]:
+    from torchvision import datasets
+
+    kind = {
+        "mnist": datasets.MNIST,
+        "fashion-mnist": datasets.FashionMNIST,
+        "kmnist": datasets.KMNIST,
+        "cifar10": datasets.CIFAR10,
+    }[name]
+    splits = []
+    for split in ("train", "test"):
+        try:
+            dataset = kind(root, train=split == "train", download=True)  # downloads only what is not there
+        except (OSError, RuntimeError, URLError) as error:
+            raise UsageError(
+                f"data.source = {name!r}: {kind.__name__} is not under {root} and could not be downloaded ({error}). "
+                f"Set runtime.data_root to the folder that holds "
+                f"{'cifar-10-batches-py/' if name == 'cifar10' else kind.__name__ + '/raw/'}, "
+                f"or run this once with a network"
+            ) from error
+        values, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
+        classes = [str(label) for label in dataset.classes]
+        splits.append(Split(Arrays(values), np.arange(len(values)), labels, classes, {"name": name, "split": split}))
+    return splits[0], splits[1]

@@ -1,0 +1,47 @@
+"""Where the work runs: device, threads, precision."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from ddpm.errors import UsageError
+from ddpm.params import Runtime
+
+_FITS = 0.5  # of the free memory, so that the network, its gradients and activations have the rest
+
+
+def prepare(runtime: Runtime) -> torch.device:
+    """Set up torch as `runtime` says and return the device. Raises `UsageError` where it is not there."""
+    torch.set_num_threads(runtime.threads)
+    if runtime.deterministic:
+        # cuBLAS reads this when its first handle is made, and is not deterministic without it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.backends.cudnn.benchmark = not runtime.deterministic
+    return resolve(runtime.device)
+
+
+def resolve(name: str) -> torch.device:
+    """The device called `name`, where auto is CUDA if there is one. Raises `UsageError` for one that is absent."""
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= available:
+        raise UsageError(f"runtime.device = {name!r}: this machine has {available} CUDA devices; use cpu or auto")
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context in which the network runs: bf16 where it is safe, weights and statistics stay fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def hold(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move data to the device for good where it fits beside the work; else leave it, memory-mapped, on the host."""
+    if device.type == "cuda" and tensor.nbytes < _FITS * torch.cuda.mem_get_info(device)[0]:
+        return tensor.to(device)
+    return tensor

@@ -1,0 +1,5 @@
+"""What a user can mend."""
+
+
+class UsageError(Exception):
+    """Something outside the code is wrong; the message says what, where, and what to do."""

@@ -1,0 +1,236 @@
+"""The network whose features measure fidelity: a classifier trained on the images at hand, or Inception.
+
+Both are feature extractors of torch-fidelity, which computes the metrics. The classifier is registered there as
+`ddpm-classifier`, so its command line and its `calculate_metrics` know it too.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torch_fidelity
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+from ddpm import rng, tensorfile
+from ddpm.data.dataset import Dataset
+from ddpm.errors import UsageError
+from ddpm.params import Classifier
+
+CLASSIFIER = "ddpm-classifier"
+INCEPTION = "inception-v3-compat"
+FORMAT = "ddpm-extractor-1"
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+_BATCH = 256
+_SMOOTHING = 0.05  # of the labels, so that the class probabilities behind the Inception Score stay calibrated
+_SHIFT = 1 / 16  # of the image's side: the largest random translation while the classifier trains
+
+
+class WeightsError(UsageError):
+    """Inception's weights are not to be had; the message says what to download and where to put it."""
+
+
+class ClassifierNetwork(nn.Module):
+    """A small convolutional network: float images (N, C, H, W) in [-1, 1] to features (N, 4c) and logits (N, classes).
+
+    Three pairs of convolutions with c, 2c and 4c channels, halving the image between them while it has more than
+    two pixels, then the mean over positions.
+    """
+
+    def __init__(self, image_channels: int, classes: int, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = image_channels
+        for width in (channels, 2 * channels, 4 * channels):
+            for _ in range(2):
+                layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+                inputs = width
+            layers.append(nn.AvgPool2d(2, ceil_mode=True))
+        self.body = nn.Sequential(*layers[:-1])
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(x).mean((2, 3))
+        return features, self.head(features)
+
+
+class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
+    """The trained classifier as torch-fidelity's extractor: uint8 (N, C, H, W) or grey as RGB, to its features."""
+
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | Path, **unused: object
+    ) -> None:
+        """`feature_extractor_weights_path` is an extractor file of this project; torch-fidelity passes `unused`."""
+        del unused
+        super().__init__(name, features_list)
+        file = _read(Path(feature_extractor_weights_path))
+        self.image_channels = int(file.metadata["image_channels"])
+        self.network = ClassifierNetwork(
+            self.image_channels, int(file.metadata["classes"]), int(file.metadata["channels"])
+        )
+        self.network.load_state_dict(file.tensors)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        values = _normalised(images[:, : self.image_channels])
+        outputs = dict(zip(self.get_provided_features_list(), self.network(values), strict=True))
+        return tuple(outputs[name] for name in self.features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("features", "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "features"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+
+if CLASSIFIER not in torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY:
+    torch_fidelity.register_feature_extractor(CLASSIFIER, ClassifierExtractor)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network from uint8 images to the features and logits that metrics are made of."""
+
+    kind: Literal["classifier", "inception"]
+    network: FeatureExtractorBase
+    digest: str  # sha256 of its weights
+    accuracy: float | None  # of the classifier, on test images
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, device: torch.device, progress: Progress = iter) -> tuple[Tensor, Tensor]:
+        """Features (N, F) and logits (N, K), float32 on the host, of uint8 images (N, C, H, W)."""
+        parts = []
+        for first in progress(range(0, len(images), _BATCH)):
+            batch = images[first : first + _BATCH].to(device)
+            if self.kind == "inception" and batch.shape[1] == 1:
+                batch = batch.expand(-1, 3, -1, -1)
+            parts.append([output.cpu() for output in self.network(batch)])
+        features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
+        return features, logits
+
+
+def train_classifier(
+    train: Dataset,
+    test: Dataset,
+    settings: Classifier,
+    seed: int,
+    path: Path,
+    device: torch.device,
+    progress: Progress = iter,
+) -> None:
+    """Train a classifier on the labelled images and write it, with its test accuracy, to `path`.
+
+    Adam with a one-cycle learning rate; batches are translated at random. Raises `UsageError` for fewer than two
+    classes.
+    """
+    if len(train.classes) < 2:
+        raise UsageError(
+            f"evaluate.extractor = 'classifier' needs labelled images of at least two classes, "
+            f"and these have {len(train.classes)}: put each class into a folder of its own, or use inception"
+        )
+    torch.manual_seed(rng.torch_seed(seed, "classifier"))
+    network = ClassifierNetwork(train.image_shape[0], len(train.classes), settings.channels).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
+    for step in progress(range(settings.steps)):
+        draw = rng.numpy_generator(seed, "classifier", step)
+        chosen = torch.from_numpy(draw.integers(len(train.images), size=settings.batch_size))
+        images = _shifted(_normalised(train.images[chosen].to(device)), draw.uniform(-1, 1, 2))
+        labels = train.labels[chosen].to(device)
+        loss = F.cross_entropy(network(images)[1], labels, label_smoothing=_SMOOTHING)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    metadata = {
+        "format": FORMAT,
+        "kind": "classifier",
+        "image_channels": train.image_shape[0],
+        "classes": len(train.classes),
+        "channels": settings.channels,
+        "accuracy": _accuracy(network.eval(), test, device),
+    }
+    tensorfile.write(path, network.state_dict(), metadata)
+
+
+def fetch_inception(weights: Path | None, path: Path) -> None:
+    """Write torch-fidelity's InceptionV3 to `path`, from a local file or, without one, downloaded.
+
+    Raises `WeightsError` that says where the weights come from and where to put them.
+    """
+    advice = f"Download {URL_INCEPTION_V3} and set evaluate.weights to it, relative to runtime.data_root"
+    try:
+        if weights is None:
+            state = torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True)
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        network = _inception(state)
+    except FileNotFoundError:
+        raise WeightsError(f"evaluate.weights = {str(weights)!r}: there is no such file. {advice}") from None
+    except Exception as error:  # torch reports a bad file or network in many ways, and all mean the same here
+        raise WeightsError(f"Inception's weights could not be loaded: {error}. {advice}") from error
+    tensorfile.write(path, network.state_dict(), {"format": FORMAT, "kind": "inception"})
+
+
+def load(path: Path, device: torch.device) -> Extractor:
+    """The extractor that `train_classifier` or `fetch_inception` wrote. Raises as `tensorfile.read` does."""
+    file = _read(path)
+    kind = file.metadata["kind"]
+    network: FeatureExtractorBase
+    if kind == "inception":
+        network = _inception(file.tensors)
+    else:
+        network = ClassifierExtractor(CLASSIFIER, ["features", "logits"], path)
+    return Extractor(kind, network.to(device), file.digest, file.metadata.get("accuracy"))
+
+
+def _inception(state: dict[str, Any]) -> FeatureExtractorInceptionV3:
+    """torch-fidelity's network, which only takes its weights from a file of torch's own format."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        torch.save(state, path)
+        return FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"], str(path))
+
+
+def _read(path: Path) -> tensorfile.TensorFile:
+    file = tensorfile.read(path)
+    if file.metadata.get("format") != FORMAT:
+        raise tensorfile.TensorFileError(f"{path} holds no extractor: its format is not {FORMAT}")
+    return file
+
+
+def _normalised(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1
+
+
+def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
+    """Translate a batch by up to 1/16 of its size, rounded to pixels; black comes in at the border."""
+    size = images.shape[-1]
+    reach = max(round(size * _SHIFT), 1)
+    down, right = (round(part * reach) for part in shift.tolist())
+    padded = F.pad(images, (reach, reach, reach, reach), value=-1.0)
+    return padded[:, :, reach + down : reach + down + size, reach + right : reach + right + size]
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, test: Dataset, device: torch.device) -> float:
+    right = 0
+    for first in range(0, len(test.images), _BATCH):
+        images = _normalised(test.images[first : first + _BATCH].to(device))
+        labels = test.labels[first : first + _BATCH].to(device)
+        right += int((network(images)[1].argmax(1) == labels).sum())
+    return right / len(test.images)

@@ -1,0 +1,137 @@
+"""FID, KID, Inception Score, precision and recall of samples, computed by torch-fidelity.
+
+FID and the Inception Score depend on how many images they are computed from, so every number stands beside the same
+number for real images, from as many images and as many splits.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from ddpm import rng
+
+IS_SPLITS = 10
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
+NEIGHBOURHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor makes of a set of images: features (N, F) and logits (N, K), float32."""
+
+    features: Tensor
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def subset(self, count: int, seed: int) -> "Features":
+        """`count` of the images, at random by the seed; all of them, as they are, where there are no more."""
+        if count >= len(self):
+            return self
+        chosen = np.sort(rng.numpy_generator(seed, "subset").choice(len(self), count, replace=False))
+        return Features(self.features[chosen], self.logits[chosen])
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Metrics of samples, the same of real images beside them, and how they were taken."""
+
+    metrics: dict[str, float]
+    protocol: dict[str, int]
+    warnings: list[str]
+
+
+def measure(samples: Features, train: Features, test: Features, seed: int) -> Fidelity:
+    """Compare samples with training images; test images give the floor that no model need beat.
+
+    `fid_floor` compares as many test images as there are (at most as many as samples) with the training images;
+    `fid_matched` is the samples' FID from that number of them. `is_real` is the score of as many training images as
+    there are samples. Sets that are too small for a metric are reduced to what both sides have.
+    """
+    matched = min(len(samples), len(test))
+    kid_size = min(KID_SUBSET_SIZE, len(samples), len(train))
+    score = inception_score(samples)
+    real = train.subset(len(samples), seed)
+    metrics = {
+        "fid": fid(samples, train),
+        "fid_matched": fid(samples.subset(matched, seed), train),
+        "fid_floor": fid(test.subset(matched, seed), train),
+        "is": score[0],
+        "is_std": score[1],
+        "is_real": inception_score(real)[0],
+        "kid": _kid(samples, train, kid_size, seed),
+        **_precision_recall(samples, real),
+    }
+    protocol = {
+        "samples": len(samples),
+        "real_train": len(train),
+        "matched": matched,
+        "is_splits": IS_SPLITS,
+        "is_real_images": len(real),
+        "kid_subset_size": kid_size,
+        "kid_subsets": KID_SUBSETS,
+        "precision_recall_images": len(real),
+        "features": samples.features.shape[1],
+    }
+    return Fidelity(metrics, protocol, list(_warnings(protocol)))
+
+
+def fid(first: Features, second: Features) -> float:
+    """The Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017)."""
+    statistics = (fid_features_to_statistics(part.features.double()) for part in (first, second))
+    return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
+
+
+def inception_score(of: Features) -> tuple[float, float]:
+    """Mean and standard deviation over splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016)."""
+    result = isc_features_to_metric(of.logits, splits=min(IS_SPLITS, len(of)))
+    return float(result["inception_score_mean"]), float(result["inception_score_std"])
+
+
+def _kid(first: Features, second: Features, subset_size: int, seed: int) -> float:
+    """The unbiased squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018)."""
+    result = kid_features_to_metric(
+        first.features,
+        second.features,
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=subset_size,
+        rng_seed=seed % 2**32,
+        verbose=False,
+    )
+    return float(result["kernel_inception_distance_mean"])
+
+
+def _precision_recall(samples: Features, real: Features) -> dict[str, float]:
+    if min(len(samples), len(real)) <= NEIGHBOURHOOD:
+        return {}
+    result = prc_features_to_metric(
+        samples.features, real.features, prc_neighborhood=NEIGHBOURHOOD, save_cpu_ram=True, verbose=False
+    )
+    return {"precision": float(result["precision"]), "recall": float(result["recall"])}
+
+
+def _warnings(protocol: dict[str, int]) -> list[str]:
+    features = protocol["features"]
+    few = [
+        f"{name} is computed from {count} {what}, fewer than the {features} features: their covariance has no full "
+        f"rank, and the number says little"
+        for name, count, what in (
+            ("fid", protocol["samples"], "samples"),
+            ("fid", protocol["real_train"], "training images"),
+            ("fid_matched and fid_floor", protocol["matched"], "images"),
+        )
+        if count <= features
+    ]
+    if protocol["is_real_images"] < protocol["samples"]:
+        few.append(
+            f"is_real is computed from all {protocol['is_real_images']} training images, "
+            f"fewer than the {protocol['samples']} samples"
+        )
+    return few

@@ -1,0 +1,28 @@
+"""Does the model copy? The training images nearest to samples, pixel by pixel."""
+
+import torch
+from torch import Tensor
+
+_BATCH = 4096
+
+
+def nearest(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """For each sample the place of the nearest training image, int64 (N,), and its distance, float32 (N,).
+
+    Both are uint8 (., C, H, W); the distance is the root mean square over pixels, in [0, 255].
+    """
+    best = torch.full((len(samples),), torch.inf)
+    place = torch.zeros(len(samples), dtype=torch.int64)
+    flat = samples.flatten(1).float()
+    for first in range(0, len(train), _BATCH):
+        distances = torch.cdist(flat, train[first : first + _BATCH].flatten(1).float())
+        nearest_here, at = distances.min(dim=1)
+        closer = nearest_here < best
+        best = torch.where(closer, nearest_here, best)
+        place = torch.where(closer, first + at, place)
+    return place, best / samples[0].numel() ** 0.5
+
+
+def typical_distance(test: Tensor, train: Tensor) -> float:
+    """The median distance of test images to their nearest training image: what no copying looks like, in [0, 255]."""
+    return float(nearest(test, train)[1].median())

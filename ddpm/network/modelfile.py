@@ -1,0 +1,92 @@
+"""A trained model in one file that carries all it takes to rebuild and sample it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm import tensorfile
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.process import GaussianProcess
+from ddpm.network.unet import UNet
+from ddpm.params import Diffusion, Network
+
+FORMAT = "ddpm-model-1"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model is, apart from its weights."""
+
+    diffusion: Diffusion
+    network: Network
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    classes: Sequence[str]  # of the images it was trained on
+
+    def build(self) -> UNet:
+        """A new network with weights from torch's global generator."""
+        channels, size, _ = self.image_shape
+        return UNet(self.network, channels, size)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, ready to denoise."""
+
+    description: Description
+    network: UNet
+    denoiser: Denoiser
+    digest: str  # sha256 of the weights
+
+
+def save(path: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
+    """Write the weights, as `state_dict` gives them, with their description."""
+    metadata = {
+        "format": FORMAT,
+        "diffusion": description.diffusion.model_dump(),
+        "network": description.network.model_dump(),
+        "image_shape": list(description.image_shape),
+        "classes": list(description.classes),
+    }
+    tensorfile.write(path, weights, metadata)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> Model:
+    """Read a model in evaluation mode.
+
+    Raises `TensorFileError` for a file that is not there or holds no model of this format.
+    """
+    file = _read(path)
+    description = Description(
+        Diffusion.model_validate(file.metadata["diffusion"]),
+        Network.model_validate(file.metadata["network"]),
+        tuple(file.metadata["image_shape"]),
+        file.metadata["classes"],
+    )
+    network = description.build()
+    network.load_state_dict(file.tensors)
+    network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    process = GaussianProcess.from_settings(description.diffusion, device)
+    return Model(description, network, Denoiser(network, process, description.diffusion.value_range), file.digest)
+
+
+def initialise(network: UNet, path: Path) -> str:
+    """Start from the weights of a model file; return their sha256.
+
+    Raises `TensorFileError` where the file holds no model, or one of another shape.
+    """
+    file = _read(path)
+    try:
+        network.load_state_dict(file.tensors)
+    except RuntimeError as error:
+        raise tensorfile.TensorFileError(f"train.init = {path}: its network is another one. {error}") from None
+    return file.digest
+
+
+def _read(path: Path) -> tensorfile.TensorFile:
+    file = tensorfile.read(path)
+    if file.metadata.get("format") != FORMAT:
+        raise tensorfile.TensorFileError(f"{path} holds no model: its format is not {FORMAT}")
+    return file

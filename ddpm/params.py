@@ -1,0 +1,306 @@
+"""The schema of params.yaml: every key, its range and unit, and what must hold between keys.
+
+It holds no defaults: values live in params.yaml alone. `load` reads the file whole and reports all that is
+wrong with it at once, before any work.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ddpm.errors import UsageError
+
+
+class ParamsError(UsageError):
+    """params.yaml says something that is not allowed; the message names every key, value and rule."""
+
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def _number(value: object) -> object:
+    """Accept `1e-05` as the float it is: YAML 1.1 wants `1.0e-05` and hands the rest over as text."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: immutable, no conversions, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images, and how they become squares of one size."""
+
+    source: Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "folder"]
+    path: str | None
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    image_size: Annotated[int, Field(ge=2, le=4096)]
+    channels: Literal[1, 3]
+    fit: Literal["pad", "resize", "crop"]
+    seed: Seed | None
+
+
+class Diffusion(Section):
+    """The forward process, Section 2 of the paper."""
+
+    process: Literal["gaussian"]
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    schedule: Literal["linear"]
+    beta_start: Annotated[Number, Field(gt=0, le=1)]
+    beta_end: Annotated[Number, Field(gt=0, le=1)]
+    prediction: Literal["eps"]
+    variance: Literal["fixed"]
+    value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class Network(Section):
+    """The U-Net, Appendix B of the paper."""
+
+    kind: Literal["unet"]
+    channels: Count
+    multipliers: Annotated[list[Count], Field(min_length=1)]
+    blocks: Count
+    attention: list[Count]
+    heads: Count
+    groups: Count
+    norm_eps: Annotated[Number, Field(gt=0)]
+    dropout: Annotated[Number, Field(ge=0, lt=1)]
+    time: Literal[True]
+    downsample: Literal["asymmetric", "symmetric"]
+    conditional: Literal[False]
+
+
+class Train(Section):
+    """The optimisation of L_simple, Algorithm 1 of the paper."""
+
+    seed: Seed
+    steps: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    accumulate: Count
+    learning_rate: Annotated[Number, Field(gt=0)]
+    learning_rate_decay: Literal["constant", "linear", "cosine"]
+    warmup: Annotated[int, Field(ge=0)]
+    betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    grad_clip: Annotated[Number, Field(gt=0)] | None
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)]
+    ema_every: Count
+    loss: Literal["simple"]
+    weighting: Literal["none"]
+    horizontal_flip: bool
+    label_dropout: None
+    precision: Literal["fp32", "bf16"]
+    snapshots: Annotated[list[Count], Field(max_length=0)]
+    init: str | None
+
+
+class Sample(Section):
+    """How images are drawn from the model: Algorithm 2 of the paper, or DDIM."""
+
+    seed: Seed
+    count: Count
+    batch_size: Count
+    sampler: Literal["ancestral", "ddim"]
+    steps: Count
+    spacing: Literal["leading", "trailing", "linspace", "quad"]
+    eta: Annotated[Number, Field(ge=0, le=1)] | None
+    sigma: Literal["large", "small"] | None
+    clip: bool
+    guidance: None
+
+
+class Classifier(Section):
+    """The small network whose features measure fidelity where Inception's do not apply."""
+
+    channels: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Annotated[Number, Field(gt=0)]
+
+
+class Evaluate(Section):
+    """What the samples are measured with."""
+
+    seed: Seed
+    extractor: Literal["classifier", "inception"]
+    weights: str | None
+    likelihood_images: Annotated[int, Field(ge=0, le=0)]
+    neighbours: Annotated[int, Field(ge=0, le=64)]
+    classifier: Classifier | None
+
+
+class Runtime(Section):
+    """Where and how the work is done."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    threads: Count
+    compile: bool
+    deterministic: bool
+    launcher: None
+    data_root: str
+    resume: bool
+    checkpoint_every: Count
+    preview_every: Count
+    log_every: Count
+
+
+class Tracking(Section):
+    """Where MLflow keeps the records."""
+
+    uri: str | None
+    experiment: Annotated[str, Field(min_length=1)]
+    log_model: bool
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: Data
+    diffusion: Diffusion
+    network: Network
+    train: Train
+    sample: Sample
+    evaluate: Evaluate
+    runtime: Runtime
+    tracking: Tracking
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises `ParamsError` with one line for each thing that is wrong, and `FileNotFoundError`.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    return check(values, str(path))
+
+
+def check(values: object, name: str = "params.yaml") -> Params:
+    """Turn plain values into `Params`, or raise `ParamsError` that names every key, value and rule."""
+    if not isinstance(values, dict):
+        raise ParamsError(f"{name} must be a mapping with the sections {', '.join(Params.model_fields)}")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(_message(name, [_complaint(dict(e)) for e in error.errors()])) from None
+    conflicts = list(_conflicts(params))
+    if conflicts:
+        raise ParamsError(_message(name, conflicts))
+    return params
+
+
+def _message(name: str, complaints: list[str]) -> str:
+    return "\n".join([f"{name} is not usable:", *(f"  {line}" for line in complaints)])
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    """One line of a pydantic error: the key as one writes it after `-S`, the value, and the rule."""
+    key = ".".join(part for part in map(str, error["loc"]) if part.isidentifier() or part.isdigit())
+    if error["type"] == "missing":
+        return f"{key}: is missing; recipes/default.yaml shows every section and key"
+    if error["type"] == "extra_forbidden":
+        return f"{key} = {error['input']!r}: there is no such key"
+    rule = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{key} = {error['input']!r}: must be {rule}"
+
+
+def _conflicts(params: Params) -> Iterator[str]:
+    """What is allowed key by key but not together."""
+    yield from _data_conflicts(params.data)
+    yield from _diffusion_conflicts(params.diffusion)
+    yield from _network_conflicts(params.network, params.data.image_size)
+    yield from _train_conflicts(params.train)
+    yield from _sample_conflicts(params.sample, params.diffusion.timesteps)
+    yield from _evaluate_conflicts(params.evaluate)
+
+
+def _data_conflicts(data: Data) -> Iterator[str]:
+    if data.source == "folder":
+        if data.path is None:
+            yield "data.path = None: source folder needs the folder's or the .zip's path"
+        if data.seed is None:
+            yield "data.seed = None: source folder needs a seed, for a split where it brings none"
+        return
+    for key in ("path", "digest"):
+        if getattr(data, key) is not None:
+            yield f"data.{key} = {getattr(data, key)!r}: must be null unless data.source is folder"
+    if (data.source == "digits") != (data.seed is not None):
+        yield (
+            f"data.seed = {data.seed!r}: must be a number for digits and folder, which are split here, "
+            f"and null for sources that bring their own test images"
+        )
+
+
+def _diffusion_conflicts(diffusion: Diffusion) -> Iterator[str]:
+    if diffusion.beta_start > diffusion.beta_end:
+        yield (
+            f"diffusion.beta_start = {diffusion.beta_start!r}: "
+            f"must not be above diffusion.beta_end = {diffusion.beta_end!r}"
+        )
+    if diffusion.value_range[0] >= diffusion.value_range[1]:
+        yield f"diffusion.value_range = {diffusion.value_range!r}: must be [low, high] with low < high"
+
+
+def _network_conflicts(network: Network, image_size: int) -> Iterator[str]:
+    levels = len(network.multipliers)
+    if image_size % 2 ** (levels - 1):
+        yield (
+            f"data.image_size = {image_size}: the network's {levels} levels (network.multipliers) halve it "
+            f"{levels - 1} times, so it must be a multiple of {2 ** (levels - 1)}"
+        )
+        return
+    sizes = [image_size // 2**level for level in range(levels)]
+    unknown = [size for size in network.attention if size not in sizes]
+    if unknown:
+        yield f"network.attention = {network.attention!r}: feature maps have the sizes {sizes}, not {unknown}"
+    for multiplier in network.multipliers:
+        channels = network.channels * multiplier
+        if channels % network.groups:
+            yield (
+                f"network.groups = {network.groups}: must divide every level's channels, "
+                f"and {network.channels} * {multiplier} = {channels} is none of its multiples"
+            )
+        if channels % network.heads:
+            yield f"network.heads = {network.heads}: must divide every level's channels, such as {channels}"
+    if network.channels % 2 or network.channels < 4:
+        yield f"network.channels = {network.channels}: must be even and at least 4, for the time embedding"
+
+
+def _train_conflicts(train: Train) -> Iterator[str]:
+    if train.batch_size % train.accumulate:
+        yield (
+            f"train.accumulate = {train.accumulate}: must divide train.batch_size = {train.batch_size} "
+            f"into equal micro-batches"
+        )
+    if train.steps == 0 and train.init is None:
+        yield "train.steps = 0: without training, train.init must name the model to evaluate"
+
+
+def _sample_conflicts(sample: Sample, timesteps: int) -> Iterator[str]:
+    if sample.steps > timesteps:
+        yield f"sample.steps = {sample.steps}: must be at most diffusion.timesteps = {timesteps}"
+    if (sample.sampler == "ddim") != (sample.eta is not None):
+        yield f"sample.eta = {sample.eta!r}: must be a number for ddim and null for ancestral"
+    if (sample.sampler == "ancestral") != (sample.sigma is not None):
+        yield f"sample.sigma = {sample.sigma!r}: must be large or small for ancestral and null for ddim"
+
+
+def _evaluate_conflicts(evaluate: Evaluate) -> Iterator[str]:
+    if evaluate.extractor == "classifier":
+        if evaluate.classifier is None:
+            yield "evaluate.classifier = None: the classifier extractor needs this section"
+        if evaluate.weights is not None:
+            yield f"evaluate.weights = {evaluate.weights!r}: must be null unless evaluate.extractor is inception"
+    elif evaluate.classifier is not None:
+        yield "evaluate.classifier: must be null when evaluate.extractor is inception"

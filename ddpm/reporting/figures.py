@@ -1,0 +1,91 @@
+"""Pictures: grids of images, strips over diffusion time, the loss curve. Equal inputs give equal bytes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ddpm.atomic import replacing
+
+_SMALLEST = 48  # pixels on the screen: smaller images are enlarged, pixel by pixel
+_GAP = 2  # pixels between images
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, told apart by colour-blind readers
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """uint8 (N, C, H, W), C = 1 or 3, as one picture, row by row; small images are enlarged by whole factors."""
+    _, channels, height, width = images.shape
+    scale = max(-(-_SMALLEST // max(height, width)), 1)
+    rows = -(-len(images) // columns)
+    tile_h, tile_w = height * scale + _GAP, width * scale + _GAP
+    canvas = np.full((rows * tile_h + _GAP, columns * tile_w + _GAP, channels), 255, np.uint8)
+    for place, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        top, left = (place // columns) * tile_h + _GAP, (place % columns) * tile_w + _GAP
+        enlarged = image.repeat(scale, 0).repeat(scale, 1)
+        canvas[top : top + height * scale, left : left + width * scale] = enlarged
+    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format of its suffix, atomically."""
+    with replacing(path) as temporary:
+        picture.save(temporary)
+
+
+def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[str, Tensor]]) -> None:
+    """A labelled table of images: each row is a label and uint8 (len(columns), C, H, W)."""
+    table = grid(torch.cat([images for _, images in rows]), len(columns))
+    width = max(table.width / 100, 6.0)
+    figure = _figure(width + 0.7, width * table.height / table.width + 0.75)
+    axes = figure.add_subplot()
+    axes.imshow(np.asarray(table), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks(_centres(table.width, len(columns)), columns)
+    axes.set_yticks(_centres(table.height, len(rows)), [label for label, _ in rows])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelsize=9)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=11, loc="left")
+    _write(figure, path)
+
+
+def loss_curve(points: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss and gradient norm over optimizer steps, both on logarithmic axes; `points` as in train.csv."""
+    figure = _figure(7, 4.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    steps = [point["step"] for point in points]
+    for axes, key, label, colour in (
+        (upper, "loss", "loss", _BLUE),
+        (lower, "gradient_norm", "gradient norm", _ORANGE),
+    ):
+        axes.plot(steps, [point[key] for point in points], color=colour, linewidth=1.4, marker=".", markersize=3)
+        axes.set_yscale("log")
+        axes.set_ylabel(label)
+        axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    lower.set_xlabel("optimizer step")
+    _write(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of the given size in inches, free of the user's matplotlib settings."""
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _write(figure: Figure, path: Path) -> None:
+    anonymous: dict[str, Any] = {"Software": None}  # matplotlib would write its version
+    with replacing(path) as temporary, mpl.rc_context(mpl.rcParamsDefault):
+        figure.savefig(temporary, metadata=anonymous)
+
+
+def _centres(extent: int, count: int) -> np.ndarray:
+    return (np.arange(count) + 0.5) * extent / count

@@ -1,0 +1,141 @@
+"""Tensors with a description, in one safetensors file: written atomically, memory-mapped when read.
+
+A file's metadata is JSON under the keys that the caller chooses, plus `digest`, the sha256 of names, shapes and bytes
+of all tensors, so that a large file can be recognised by its header alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from ddpm.atomic import replacing
+from ddpm.errors import UsageError
+
+_DTYPES = {np.dtype("uint8"): "U8", np.dtype("int64"): "I64", np.dtype("float32"): "F32"}
+_DIGEST_OF_NOTHING = "0" * 64
+
+
+class TensorFileError(UsageError):
+    """A file is not what it should be; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The contents of a file: tensors by name, and the description stored with them."""
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the tensors."""
+        return str(self.metadata["digest"])
+
+
+def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors, and a JSON-able description, atomically. Equal contents give equal bytes."""
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    description = _encode({**metadata, "digest": _digest({k: _raw(v) for k, v in on_host.items()})})
+    with replacing(path) as temporary:
+        save_file(on_host, temporary, description)
+
+
+def read(path: Path) -> TensorFile:
+    """Open a file; the tensors are mapped from it, and read from disk where they are touched.
+
+    Raises `TensorFileError` where it is not there or no file of this project.
+    """
+    with _open(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return TensorFile(tensors, _decode(path, file.metadata()))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The description alone, without touching the tensors. Raises as `read` does."""
+    with _open(path) as file:
+        return _decode(path, file.metadata())
+
+
+@contextmanager
+def create(
+    path: Path, arrays: Mapping[str, tuple[type, tuple[int, ...]]], metadata: Mapping[str, Any]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield writable, file-backed arrays of the given dtypes and shapes, for data larger than memory.
+
+    The file appears under its name, with its digest, when the block ends without an error.
+    """
+    # Widest first, as safetensors does, so that every array is aligned.
+    ordered = sorted(arrays.items(), key=lambda item: (-np.dtype(item[1][0]).itemsize, item[0]))
+    specification = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in ordered}
+    with replacing(path) as temporary:
+        header = _header(specification, {**metadata, "digest": _DIGEST_OF_NOTHING})
+        offset = len(header)
+        temporary.write_bytes(header)
+        mapped: dict[str, np.ndarray] = {}
+        for name, (dtype, shape) in specification.items():
+            mapped[name] = np.memmap(temporary, dtype, "r+", offset, shape)
+            offset += mapped[name].nbytes
+        yield mapped
+        digest = _digest({name: np.asarray(array) for name, array in mapped.items()})
+        for array in mapped.values():
+            array.flush()  # type: ignore[attr-defined]
+        with temporary.open("r+b") as file:
+            file.write(_header(specification, {**metadata, "digest": digest}))
+
+
+def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, Any]) -> bytes:
+    """The opening of a safetensors file: the header's length, then JSON, padded to eight bytes."""
+    header: dict[str, Any] = {"__metadata__": _encode(metadata)}
+    begin = 0
+    for name, (dtype, shape) in specification.items():
+        end = begin + dtype.itemsize * int(np.prod(shape))
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _raw(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.nbytes}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _encode(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """One safetensors key: the library writes several in a random order, and bytes would differ."""
+    return {"ddpm": json.dumps(metadata, sort_keys=True)}
+
+
+def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        return dict(json.loads((metadata or {})["ddpm"]))
+    except (KeyError, ValueError):
+        raise TensorFileError(f"{path} was not written by this project: it carries no description") from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise TensorFileError(f"{path} does not exist")
+    try:
+        opened = safetensors.safe_open(path, framework="pt")
+    except safetensors.SafetensorError as error:
+        raise TensorFileError(f"{path} is not a whole safetensors file: {error}") from error
+    with opened as file:
+        yield file

@@ -1,0 +1,1 @@
+"""Objective, moving average, training loop, resumable state."""

@@ -1,0 +1,55 @@
+"""The whole state of training in one safetensors file, so that stopping anywhere changes nothing."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm import tensorfile
+from ddpm.training.curve import LossCurve
+from ddpm.training.loop import Learner
+
+
+def save(path: Path, learner: Learner, curve: LossCurve) -> None:
+    """Write weights, average, Adam's moments and the loss curve, atomically."""
+    parts = {
+        "network": learner.network.state_dict(),
+        "average": learner.average.network.state_dict(),
+        **_moments(learner),
+        "curve": curve.state(),
+    }
+    tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    tensorfile.write(path, tensors, {"step": learner.step})
+
+
+def load(path: Path, learner: Learner, curve: LossCurve) -> None:
+    """Continue from a saved state. Raises as `tensorfile.read` does."""
+    file = tensorfile.read(path)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in file.tensors.items():
+        part, name = key.split("/", 1)
+        parts.setdefault(part, {})[name] = tensor
+    learner.network.load_state_dict(parts["network"])
+    learner.average.network.load_state_dict(parts["average"])
+    learner.step = int(file.metadata["step"])
+    _restore_moments(learner, parts)
+    curve.restore(parts["curve"])
+
+
+def _moments(learner: Learner) -> dict[str, dict[str, Tensor]]:
+    """Adam's first and second moments by parameter name; empty before the first step."""
+    state = learner.optimizer.state
+    named = [(name, state[parameter]) for name, parameter in learner.network.named_parameters() if parameter in state]
+    return {moment: {name: s[moment] for name, s in named} for moment in ("exp_avg", "exp_avg_sq")}
+
+
+def _restore_moments(learner: Learner, parts: dict[str, dict[str, Tensor]]) -> None:
+    if "exp_avg" not in parts:
+        return
+    for name, parameter in learner.network.named_parameters():
+        first, second = torch.empty_like(parameter), torch.empty_like(parameter)  # in the parameter's memory format
+        learner.optimizer.state[parameter] = {
+            "step": torch.tensor(float(learner.step), device=parameter.device),
+            "exp_avg": first.copy_(parts["exp_avg"][name]),
+            "exp_avg_sq": second.copy_(parts["exp_avg_sq"][name]),
+        }

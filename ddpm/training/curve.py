@@ -1,0 +1,75 @@
+"""The loss curve: means over windows of steps, accumulated on the device and part of the resumable state."""
+
+import torch
+from torch import Tensor
+
+from ddpm.errors import UsageError
+from ddpm.training.loop import Record
+
+COLUMNS = ("step", "loss", "gradient_norm", "learning_rate")
+
+
+class DivergedError(UsageError):
+    """Training met a loss or gradient that is not a finite number; `step` says where first."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"training diverged: the loss or its gradient is not finite at step {step}. "
+            f"Lower train.learning_rate, set train.grad_clip, lengthen train.warmup, or use train.precision fp32"
+        )
+        self.step = step
+
+
+class LossCurve:
+    """Collects records and turns each window of `log_every` steps into a point: its last step and its means.
+
+    `add` never waits for the device; `points` and `state` do.
+    """
+
+    def __init__(self, log_every: int, device: torch.device) -> None:
+        self.log_every = log_every
+        self._points: list[Tensor] = []
+        # Step, sum of losses, sum of gradient norms, last learning rate, steps summed, first step not finite (0: none).
+        self._window = torch.zeros(6, dtype=torch.float64, device=device)
+
+    def add(self, record: Record) -> bool:
+        """Take in one step; True when it ends a window."""
+        window = self._window
+        bad = ~torch.isfinite(record.loss + record.gradient_norm)
+        window[5] = torch.where((window[5] == 0) & bad, record.step, window[5])
+        window[1] += record.loss
+        window[2] += record.gradient_norm
+        window[0].fill_(record.step)
+        window[3].fill_(record.learning_rate)
+        window[4] += 1
+        if record.step % self.log_every:
+            return False
+        self._points.append(self._point())
+        window[:5] = 0
+        return True
+
+    def check(self) -> None:
+        """Raise `DivergedError` if any step so far was not finite."""
+        if step := int(self._window[5]):
+            raise DivergedError(step)
+
+    def points(self) -> list[dict[str, float]]:
+        """All points in order, the window still open included, as COLUMNS says."""
+        rows = self._points + ([self._point()] if self._window[4] else [])
+        return [dict(zip(COLUMNS, row.tolist(), strict=True)) for row in rows]
+
+    def state(self) -> dict[str, Tensor]:
+        """What resuming needs: the finished points (P, 4) and the open window (6,), float64."""
+        points = (
+            torch.stack([p.cpu() for p in self._points]) if self._points else torch.zeros(0, 4, dtype=torch.float64)
+        )
+        return {"points": points, "window": self._window.cpu()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
+        self._points = list(state["points"])
+        self._window.copy_(state["window"])
+
+    def _point(self) -> Tensor:
+        step, loss, norm, rate, count, _ = self._window
+        return torch.stack([step, loss / count, norm / count, rate])

@@ -1,0 +1,99 @@
+"""Algorithm 1 of the paper, as a generator: the caller decides what to log, show and save.
+
+Nothing here waits for the device: records carry tensors, and the caller reads them when it wants to.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ddpm import rng
+from ddpm.data.batches import Batches
+from ddpm.device import autocast
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.params import Train
+from ddpm.training.ema import MovingAverage
+from ddpm.training.objective import simple_loss
+
+
+@dataclass
+class Learner:
+    """All that training changes: the weights, their average, Adam's moments, and the number of steps taken."""
+
+    network: nn.Module
+    average: MovingAverage
+    optimizer: torch.optim.Adam
+    step: int = 0
+
+    @classmethod
+    def start(cls, network: nn.Module, settings: Train) -> "Learner":
+        """A learner before its first step. The network is already on its device."""
+        first, second = settings.betas
+        adam = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(first, second), fused=True)
+        return cls(network, MovingAverage(network, settings.ema_decay), adam)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one optimizer step did. Loss and gradient norm are scalars on the device."""
+
+    step: int
+    loss: Tensor
+    gradient_norm: Tensor
+    learning_rate: float
+
+
+def learning_rate(step: int, settings: Train) -> float:
+    """Adam's step size at optimizer step 1..steps: a linear warm-up from 0, as in the paper's code, then the decay."""
+    done = step - 1
+    warm = min(done / settings.warmup, 1.0) if settings.warmup else 1.0
+    match settings.learning_rate_decay:
+        case "constant":
+            decay = 1.0
+        case "linear":
+            decay = 1 - done / settings.steps
+        case "cosine":
+            decay = 0.5 * (1 + math.cos(math.pi * done / settings.steps))
+    return settings.learning_rate * warm * decay
+
+
+def train(learner: Learner, denoiser: Denoiser, batches: Batches, settings: Train) -> Iterator[Record]:
+    """Take the optimizer steps from `learner.step + 1` to `settings.steps`, yielding after each is complete.
+
+    `denoiser` wraps `learner.network`, or a compiled form of it. Every step's randomness comes from
+    (seed, "train", step, micro-batch), so a run that is stopped and continued takes the same steps.
+    """
+    learner.network.train()
+    parameters = list(learner.network.parameters())
+    for step in range(learner.step + 1, settings.steps + 1):
+        rate = learning_rate(step, settings)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = rate
+        loss = _accumulate_gradients(denoiser, batches, step, settings)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf, foreach=True)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+        if step % settings.ema_every == 0:
+            learner.average.update()
+        learner.step = step
+        yield Record(step, loss, norm, rate)
+
+
+def _accumulate_gradients(denoiser: Denoiser, batches: Batches, step: int, settings: Train) -> Tensor:
+    """Backpropagate the mean loss over the step's micro-batches; return it, detached."""
+    device = batches.device
+    total = torch.zeros((), device=device)
+    for micro in range(settings.accumulate):
+        generator = rng.torch_generator(device, settings.seed, "train", step, micro)
+        x_0 = batches.get(step, micro, generator)
+        t = torch.randint(1, denoiser.process.timesteps + 1, (len(x_0),), generator=generator, device=device)
+        eps = torch.empty_like(x_0).normal_(generator=generator)
+        torch.manual_seed(rng.torch_seed(settings.seed, "dropout", step, micro))  # dropout has no generator of its own
+        with autocast(device, settings.precision):
+            loss = simple_loss(denoiser, x_0, t, eps)
+        (loss / settings.accumulate).backward()
+        total += loss.detach() / settings.accumulate
+    return total

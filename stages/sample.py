@@ -1,0 +1,86 @@
+"""Stage sample: the model to data/samples.safetensors, and pictures of how images appear out of noise."""
+
+from stages import pipeline  # first: it notes the code before it is imported
+
+# isort: split
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm import device, images, rng, tensorfile
+from ddpm.data import dataset
+from ddpm.network import modelfile
+from ddpm.network.modelfile import Model
+from ddpm.params import Params, load
+from ddpm.params import Sample as Settings
+from ddpm.reporting import figures
+from ddpm.sampling import blocks
+
+SHOWN = 100  # samples in the grid
+COLUMNS = 10  # of the grid, and times in the strips
+FOLLOWED = 4  # images in the strips
+
+
+def sample(
+    params: Params, model_file: Path, test: Path, samples: Path, grid: Path, denoising: Path, noising: Path
+) -> None:
+    """Draw `sample.count` images from the model file's own network, and picture both directions of the process."""
+    where = device.prepare(params.runtime)
+    model = modelfile.load(model_file, where)
+    drawn = draw(model, params.sample)
+    metadata = {"sample": params.sample.model_dump(), "model_digest": model.digest}
+    tensorfile.write(samples, {"images": drawn}, metadata)
+    figures.save(figures.grid(drawn[:SHOWN], COLUMNS), grid)
+    picture_denoising(model, params.sample, denoising)
+    picture_noising(model, dataset.read(test).images[:FOLLOWED].to(where), params.sample.seed, noising)
+
+
+def draw(model: Model, settings: Settings) -> Tensor:
+    """uint8 (count, C, H, W) on the host."""
+    drawn = []
+    with tqdm(total=settings.count, desc="sample", unit="img", mininterval=1) as bar:
+        for first, count in blocks.batches(settings.count, settings.batch_size):
+            *_, last = blocks.trajectory(model, settings, first, count)
+            drawn.append(images.to_uint8(last.x_0, model.denoiser.value_range).cpu())
+            bar.update(count)
+    return torch.cat(drawn)
+
+
+def picture_denoising(model: Model, settings: Settings, path: Path) -> None:
+    """x_t and the predicted x_0 of the first samples, at ten times of their chain."""
+    states = list(blocks.trajectory(model, settings, 0, min(FOLLOWED, settings.count)))
+    chosen = [states[round(place)] for place in torch.linspace(0, len(states) - 1, COLUMNS).tolist()]
+    _strip(path, "From noise to samples", model, [(s.t, s.x_t, s.x_0) for s in chosen])
+
+
+@torch.no_grad()
+def picture_noising(model: Model, real: Tensor, seed: int, path: Path) -> None:
+    """Real images noised at ten times, and what the network predicts of them there."""
+    process, device = model.denoiser.process, real.device
+    x_0 = images.to_float(real, model.denoiser.value_range)
+    eps = torch.randn(x_0.shape, generator=rng.torch_generator(device, seed, "noising"), device=device)
+    columns = []
+    for time in torch.linspace(1, process.timesteps, COLUMNS).round().int().tolist():
+        t = torch.full((len(x_0),), time, device=device)
+        x_t = process.q_sample(x_0, t, eps)
+        columns.append((time, x_t, model.denoiser(x_t, t, clip=True).x_0))
+    _strip(path, "From test images to noise, and what the network sees in it", model, columns)
+
+
+def _strip(path: Path, title: str, model: Model, columns: list[tuple[int, Tensor, Tensor]]) -> None:
+    """Columns are (t, x_t, predicted x_0) with tensors (N, C, H, W); each image takes two rows."""
+    rows = []
+    for image in range(len(columns[0][1])):
+        noisy = torch.stack([x_t[image] for _, x_t, _ in columns])
+        predicted = torch.stack([x_0[image] for _, _, x_0 in columns])
+        for label, row in (("$x_t$", noisy), (r"$\hat{x}_0$", predicted)):
+            rows.append((label, images.to_uint8(row, model.denoiser.value_range).cpu()))
+    figures.strip(path, title, [f"$t={t}$" for t, *_ in columns], rows)
+
+
+if __name__ == "__main__":
+    with pipeline.running("sample"):
+        sample(load(pipeline.PARAMS), *pipeline.paths("model", "test", "samples", "grid", "denoising", "noising"))

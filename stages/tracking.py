@@ -1,0 +1,254 @@
+"""MLflow: one run per experiment, found or created by the experiment's fingerprint.
+
+Files are the truth and MLflow a projection of them. `live` shows a training while it runs, best-effort; `publish`
+makes the run complete from the files, and doing it again adds nothing: every point carries a timestamp that follows
+from the run's start and its step, so a repeated one is the same point.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from PIL import Image
+
+from ddpm.params import Params, Tracking
+from ddpm.reporting import curve
+from ddpm.reporting.markdown import flatten
+from stages import pipeline
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+FINGERPRINT = "ddpm.fingerprint"
+MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages that determine a result
+_ARTIFACTS = ("params.yaml", "reports")
+_PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
+_BATCH = 1000  # metrics that MLflow takes in one call
+
+
+def identity(train_digest: str, folder: Path = Path()) -> str:
+    """The experiment's fingerprint: the parameters and code of all stages that make its results, and its data."""
+    everything = {
+        "params": experiment_params(folder),
+        "code": {name: pipeline.code(name, folder) for name in MEASURED},
+        "data": train_digest,
+    }
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def experiment_params(folder: Path = Path()) -> dict[str, Any]:
+    """The parameters that can change a result, by their dotted keys: what the stages declare."""
+    declared: dict[str, Any] = {}
+    for name in MEASURED:
+        declared |= pipeline.declared_params(name, folder)
+    return flatten(declared)
+
+
+class Live:
+    """A training's run, written by a thread of its own so that training never waits for it."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Callable[[_Run], None] | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+
+    def start(self, settings: Tracking, fingerprint: str) -> None:
+        """Open the run in the background."""
+        self._thread = threading.Thread(target=self._work, args=(settings, fingerprint), daemon=True)
+        self._thread.start()
+
+    def log(self, point: Mapping[str, float], images_per_second: float) -> None:
+        """A point of the loss curve, and the speed it was reached at."""
+        speed = {"step": point["step"], "images_per_second": images_per_second}
+        self._queue.put(lambda run: run.points([point, speed]))
+
+    def image(self, name: str, picture: Image.Image) -> None:
+        """A picture, under a fixed name."""
+        self._queue.put(lambda run: run.client.log_image(run.id, picture, name))
+
+    def close(self, status: str) -> None:
+        """Set the run's status and wait a while for what is still to be written."""
+        self._queue.put(lambda run: run.status(status))
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(_PATIENCE)
+
+    def _work(self, settings: Tracking, fingerprint: str) -> None:
+        try:
+            run = _Run.open(settings, fingerprint)
+            run.describe(Path())
+            run.status("RUNNING")
+            while (task := self._queue.get()) is not None:
+                task(run)
+        except Exception as error:  # whatever tracking meets, training goes on
+            _warn(error)
+
+
+@contextmanager
+def live(params: Params, train_digest: str) -> Iterator[Live]:
+    """Follow a training in MLflow. A killed one stays RUNNING until it is resumed or published."""
+    run = Live()
+    run.start(params.tracking, identity(train_digest))
+    try:
+        yield run
+    except BaseException:
+        run.close("FAILED")
+        raise
+    run.close("RUNNING")  # until `publish` has the results
+
+
+def publish(params: Params, folder: Path = Path(), name: str | None = None) -> bool:
+    """Write everything that the files in `folder` tell of an experiment into its run; True when that worked.
+
+    Tracking that fails is a warning: `ddpm publish` can repeat it.
+    """
+    try:
+        _publish(params.tracking, folder, name)
+    except Exception as error:
+        _warn(error)
+        return False
+    return True
+
+
+def _publish(settings: Tracking, folder: Path, name: str | None) -> None:
+    metrics = json.loads((folder / "reports/metrics.json").read_text())
+    run = _Run.open(settings, identity(metrics["protocol"]["train_digest"], folder), name)
+    run.describe(folder)
+    run.points(curve.read(folder / "reports/train.csv"))
+    numbers = {key: value for key, value in flatten(metrics).items() if isinstance(value, int | float)}
+    run.points([{"step": 0, **{key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}}])
+    run.client.set_tag(run.id, "ddpm.model", metrics["protocol"]["model_digest"])
+    for artifact in _ARTIFACTS:
+        path = folder / artifact
+        if path.is_dir():
+            run.client.log_artifacts(run.id, str(path), artifact)
+        else:
+            run.client.log_artifact(run.id, str(path))
+    model = folder / "models/model.safetensors"
+    if settings.log_model and model.exists():
+        run.client.log_artifact(run.id, str(model), "models")
+    run.status("FINISHED")
+
+
+def store_uri(settings: Tracking) -> str:
+    """Where MLflow keeps its records: the setting, else the environment, else a file in the repository."""
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{pipeline.ROOT}/mlflow.db"
+
+
+class _Run:
+    """An MLflow run, and what is written to it."""
+
+    def __init__(self, client: "MlflowClient", run: "Run") -> None:
+        self.client = client
+        self.id: str = run.info.run_id
+        self._start: int = run.info.start_time
+
+    @classmethod
+    def open(cls, settings: Tracking, fingerprint: str, name: str | None = None) -> "_Run":
+        """Find the experiment's run or create it, one process at a time.
+
+        The lock comes first: two processes that create the database together can leave it broken.
+        """
+        with FileLock(pipeline.ROOT / "mlflow.db.lock"):
+            client = _client(store_uri(settings))
+            experiment = _experiment(client, settings.experiment)
+            found = client.search_runs([experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
+            run = found[0] if found else client.create_run(experiment, tags={FINGERPRINT: fingerprint})
+        name = name or os.environ.get("DVC_EXP_NAME") or (run.info.run_name if found else fingerprint[:8])
+        client.update_run(run.info.run_id, name=name)
+        return cls(client, run)
+
+    def describe(self, folder: Path) -> None:
+        """Parameters, and tags that say where the experiment comes from."""
+        from mlflow.entities import Param, RunTag
+
+        params = [Param(key, json.dumps(value)) for key, value in experiment_params(folder).items()]
+        tags = [RunTag(key, value) for key, value in _provenance().items()]
+        for first in range(0, len(params), 100):  # MLflow's limit
+            self.client.log_batch(self.id, params=params[first : first + 100])
+        self.client.log_batch(self.id, tags=tags)
+
+    def points(self, points: Sequence[Mapping[str, float]]) -> None:
+        """Metrics at their steps."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, value, self._start + int(point["step"]), int(point["step"]))
+            for point in points
+            for key, value in point.items()
+            if key != "step"
+        ]
+        for first in range(0, len(metrics), _BATCH):
+            self.client.log_batch(self.id, metrics=metrics[first : first + _BATCH])
+
+    def status(self, status: str) -> None:
+        """RUNNING, FINISHED or FAILED."""
+        if status == "RUNNING":
+            self.client.update_run(self.id, status)
+        else:
+            self.client.set_terminated(self.id, status)
+
+
+def _client(uri: str) -> "MlflowClient":
+    # MLflow's own defaults retry a dead server for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    """The id of the MLflow experiment. A local one keeps its artifacts in the repository, whoever creates it."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = client.tracking_uri.startswith("sqlite:")
+        location = (pipeline.ROOT / "mlartifacts").resolve().as_uri() if local else None
+        return str(client.create_experiment(name, artifact_location=location))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _provenance() -> dict[str, str]:
+    import torch
+
+    commit = _git("rev-parse", "HEAD")
+    tags = {
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.name": "dvc.yaml",
+        "mlflow.source.git.commit": commit,
+        "git.dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
+        "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _git(*arguments: str) -> str:
+    """What git says, or nothing where there is no git or no commit."""
+    try:
+        result = subprocess.run(["git", "-C", str(pipeline.ROOT), *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def _warn(error: Exception) -> None:
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    print(f"MLflow could not be written ({message}); `ddpm publish` fills it in later", file=sys.stderr, flush=True)

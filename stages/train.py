@@ -1,0 +1,80 @@
+"""Stage train: data/train.safetensors to models/model.safetensors and reports/train.csv."""
+
+from stages import pipeline  # first: it notes the code before it is imported
+
+# isort: split
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ddpm import device, rng
+from ddpm.data import dataset
+from ddpm.data.batches import Batches
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.process import GaussianProcess
+from ddpm.network import modelfile
+from ddpm.params import Params, load
+from ddpm.reporting.curve import write as write_curve
+from ddpm.training import checkpoint, loop
+from ddpm.training.curve import COLUMNS, LossCurve
+from stages import preview, resumable, tracking
+
+# What a training may differ in and still be continued: the learning rate of a constant schedule knows no end.
+_EXTENDABLE = {"constant": {"train.steps"}, "linear": set[str](), "cosine": set[str]()}
+
+
+def train(params: Params, data: Path, model: Path, curve_file: Path) -> None:
+    """Train from where the last attempt stopped, and write the averaged weights and the loss curve."""
+    settings, runtime = params.train, params.runtime
+    where = device.prepare(runtime)
+    images = dataset.read(data)
+    description = modelfile.Description(params.diffusion, params.network, images.image_shape, images.classes)
+    torch.manual_seed(rng.torch_seed(settings.seed, "weights"))
+    network = description.build()
+    start = pipeline.data_root(runtime.data_root) / settings.init if settings.init else None
+    machine = {"torch": torch.__version__, "device": where.type}
+    if start is not None:
+        machine["init"] = modelfile.initialise(network, start)
+    network.to(where).to(memory_format=torch.channels_last)
+
+    learner = loop.Learner.start(network, settings)
+    curve = LossCurve(runtime.log_every, where)
+    process = GaussianProcess.from_settings(params.diffusion, where)
+    forward = torch.compile(network) if runtime.compile else network
+    denoiser = Denoiser(forward, process, params.diffusion.value_range)
+    batches = Batches(images, settings, params.diffusion.value_range, where)
+
+    name = resumable.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
+    with resumable.folder(name, runtime.resume) as state, tracking.live(params, images.digest) as run:
+        if latest := state.latest(settings.steps):
+            checkpoint.load(latest, learner, curve)
+        bar = tqdm(total=settings.steps, initial=learner.step, desc="train", unit="step", mininterval=1)
+        saved = learner.step
+        for record in loop.train(learner, denoiser, batches, settings):
+            bar.update()
+            if curve.add(record):
+                curve.check()
+                point = curve.points()[-1]
+                speed = settings.batch_size * (bar.format_dict["rate"] or 0)
+                bar.set_postfix({"loss": f"{point['loss']:.4f}", "img/s": f"{speed:.0f}"}, refresh=False)
+                run.log(point, images_per_second=speed)
+            if record.step % runtime.checkpoint_every == 0:
+                curve.check()
+                state.save(record.step, lambda path: checkpoint.save(path, learner, curve))
+                saved = record.step
+            if record.step % runtime.preview_every == 0:
+                run.image(f"previews/{record.step:08d}.png", preview.grid(learner.average.network, description, where))
+        bar.close()
+        curve.check()
+        if saved < settings.steps:
+            state.save(settings.steps, lambda path: checkpoint.save(path, learner, curve))
+        state.finish(settings.steps)
+        modelfile.save(model, description, learner.average.network.state_dict())
+        write_curve(curve_file, curve.points(), COLUMNS)
+
+
+if __name__ == "__main__":
+    with pipeline.running("train"):
+        train(load(pipeline.PARAMS), *pipeline.paths("data", "model", "curve"))
