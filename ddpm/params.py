@@ -134,7 +134,7 @@ class Evaluate(Section):
     extractor: Literal["classifier", "inception"]
     weights: str | None
     likelihood_images: Annotated[int, Field(ge=0, le=0)]
-    neighbours: Annotated[int, Field(ge=0, le=64)]
+    neighbours: Annotated[int, Field(ge=1, le=64)]
     classifier: Classifier | None
 
 

@@ -20,6 +20,8 @@ from ddpm.evaluation.fidelity import Features, Fidelity, measure
 from ddpm.params import Params, load
 from ddpm.reporting import figures
 
+LOOKED_AT = 1000  # of the samples and of the test images: enough to see copying, and the search stays short
+
 
 def evaluate(
     params: Params,
@@ -55,19 +57,20 @@ def evaluate(
 
 def look_for_copies(drawn: Tensor, train: Tensor, test: Tensor, params: Params, path: Path) -> dict[str, float]:
     """Picture the samples that come closest to a training image, and say how close samples and test images come."""
+    drawn, test = drawn[:LOOKED_AT], test[:LOOKED_AT]
     places, distances = neighbours.nearest(drawn, train)
     closest = distances.argsort(stable=True)[: params.evaluate.neighbours]
-    if len(closest):
-        figures.strip(
-            path,
-            "The samples nearest to a training image",
-            [f"{distances[place]:.1f}" for place in closest],
-            [("sample", drawn[closest]), ("training\nimage", train[places[closest]])],
-        )
+    figures.strip(
+        path,
+        "The samples nearest to a training image",
+        [f"{distances[place]:.1f}" for place in closest],
+        [("sample", drawn[closest]), ("training\nimage", train[places[closest]])],
+    )
     return {
         "smallest": float(distances.min()),
         "median": float(distances.median()),
         "median_of_test": neighbours.typical_distance(test, train),
+        "images": len(drawn),
     }
 
 

@@ -30,23 +30,13 @@ def sample(
     """Draw `sample.count` images from the model file's own network, and picture both directions of the process."""
     where = device.prepare(params.runtime)
     model = modelfile.load(model_file, where)
-    drawn = draw(model, params.sample)
+    with tqdm(total=params.sample.count, desc="sample", unit="img", mininterval=1) as bar:
+        drawn = blocks.draw(model, params.sample, bar.update)
     metadata = {"sample": params.sample.model_dump(), "model_digest": model.digest}
     tensorfile.write(samples, {"images": drawn}, metadata)
     figures.save(figures.grid(drawn[:SHOWN], COLUMNS), grid)
     picture_denoising(model, params.sample, denoising)
     picture_noising(model, dataset.read(test).images[:FOLLOWED].to(where), params.sample.seed, noising)
-
-
-def draw(model: Model, settings: Settings) -> Tensor:
-    """uint8 (count, C, H, W) on the host."""
-    drawn = []
-    with tqdm(total=settings.count, desc="sample", unit="img", mininterval=1) as bar:
-        for first, count in blocks.batches(settings.count, settings.batch_size):
-            *_, last = blocks.trajectory(model, settings, first, count)
-            drawn.append(images.to_uint8(last.x_0, model.denoiser.value_range).cpu())
-            bar.update(count)
-    return torch.cat(drawn)
 
 
 def picture_denoising(model: Model, settings: Settings, path: Path) -> None:

@@ -54,7 +54,7 @@ def sinusoids(index: Tensor, channels: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions around the time embedding, beside a shortcut: (N, inputs, ., .) to (N, outputs, ., .)."""
+    """Two convolutions around the time embedding, beside a shortcut: (N, inputs, H, W) to (N, outputs, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, settings: Network) -> None:
         super().__init__()

@@ -33,6 +33,12 @@ def grid(images: Tensor, columns: int) -> Image.Image:
     return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
 
 
+def picture(image: Tensor) -> Image.Image:
+    """uint8 (C, H, W), C = 1 or 3, as a picture of its own size."""
+    values = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+
+
 def save(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, atomically."""
     with replacing(path) as temporary:

@@ -4,12 +4,12 @@ Block j draws its noise from (seed, "sample", j), so image i is the same however
 up to rounding of the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from ddpm import rng
+from ddpm import images, rng
 from ddpm.network.modelfile import Model
 from ddpm.params import Sample
 from ddpm.sampling import ancestral, ddim
@@ -40,6 +40,17 @@ def batches(count: int, batch_size: int) -> list[tuple[int, int]]:
     """(first, count) of each batch: as many whole blocks as fit into `batch_size`, at least one."""
     size = max(batch_size // BLOCK, 1) * BLOCK
     return [(first, min(size, count - first)) for first in range(0, count, size)]
+
+
+def draw(model: Model, settings: Sample, progress: Callable[[int], object] | None = None) -> Tensor:
+    """All `settings.count` images, uint8 (count, C, H, W) on the host; `progress` hears how many are new."""
+    drawn = []
+    for first, count in batches(settings.count, settings.batch_size):
+        *_, last = trajectory(model, settings, first, count)
+        drawn.append(images.to_uint8(last.x_0, model.denoiser.value_range).cpu())
+        if progress is not None:
+            progress(count)
+    return torch.cat(drawn)
 
 
 @torch.no_grad()

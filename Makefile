@@ -1,0 +1,43 @@
+# `make repro` reproduces the experiment in params.yaml on a fresh machine; `make test` is what CI runs.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+# Stages start `python`, and DVC and git are called by name: the environment comes first.
+export PATH := $(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help repro test install check
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+repro: .venv/run ## install, reproduce params.yaml, write its records into MLflow
+	dvc repro
+	ddpm publish
+
+install: .venv/test ## only install, with what the tests need
+
+check: .venv/test ## format, lint, types, layering
+	ruff format --check .
+	ruff check .
+	mypy
+	python -m pytest -q tests/test_house.py
+
+test: check ## everything that CI checks
+	python -m pytest
+
+.venv/run: requirements.lock pyproject.toml
+	$(call environment,requirements.lock)
+
+.venv/test: requirements-test.lock pyproject.toml
+	$(call environment,requirements-test.lock)
+	touch .venv/run
+
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	"$(BIN)/python" -m pip install --disable-pip-version-check --require-hashes -r $(1)
+	"$(BIN)/python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+endef

@@ -1,0 +1,150 @@
+"""The `ddpm` command."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm.errors import UsageError
+
+app = typer.Typer(
+    help="Denoising diffusion experiments: recipes, images from trained models, records, housekeeping.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        typer.echo(f"ddpm: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _in_repository() -> None:
+    """Work from the experiment's root, as `dvc` does. Raises `UsageError` outside of one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "recipes").is_dir():
+            os.chdir(folder)
+            return
+    raise UsageError(f"{here} is not inside an experiment repository: there is no dvc.yaml with recipes/ beside it")
+
+
+@app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="Which; without it, list them.", show_default=False)] = None,
+) -> None:
+    """List the recipes, or write params.yaml as the default with a recipe's changes."""
+    with _readable_errors():
+        _in_repository()
+        from ddpm import atomic
+        from stages import recipes
+
+        folder = Path("recipes")
+        if name is None:
+            for known, comment in recipes.names(folder).items():
+                typer.echo(f"{known:<16} {comment}")
+            return
+        atomic.write_text(Path("params.yaml"), recipes.compose(name, folder))
+        typer.echo(f"params.yaml is now the recipe {name}; run it with `dvc repro` or `dvc exp run`")
+
+
+@app.command()
+def generate(
+    model: Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")],
+    out: Annotated[
+        Path, typer.Option(help=".png: a grid; .gif: the denoising; .safetensors: a tensor; else a folder.")
+    ],
+    count: Annotated[int, typer.Option(help="How many images.")] = 16,
+    sampler: Annotated[str, typer.Option(help="ddim or ancestral.")] = "ddim",
+    steps: Annotated[int | None, typer.Option(help="Network evaluations; ddim: 50, ancestral: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise; `sample.seed` gives the pipeline's first images.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Draw images from a trained model."""
+    with _readable_errors():
+        from ddpm.device import resolve
+        from ddpm.network import modelfile
+        from stages import generate as generating
+
+        loaded = modelfile.load(model, resolve(device))
+        timesteps = loaded.denoiser.process.timesteps
+        generating.generate(loaded, generating.settings(sampler, steps, count, seed, timesteps), out)
+        typer.echo(f"{out}")
+
+
+@app.command()
+def publish(
+    all_experiments: Annotated[bool, typer.Option("--all", help="Of every DVC experiment, not only this one.")] = False,
+) -> None:
+    """Write this experiment's records into MLflow; what is there already stays as it is."""
+    with _readable_errors():
+        _in_repository()
+        from ddpm.params import load
+        from stages import pipeline, tracking
+
+        if not Path("reports/metrics.json").is_file():
+            raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
+        params = load(pipeline.PARAMS)
+        done = tracking.publish(params)
+        if all_experiments:
+            for name, commit in _dvc_experiments():
+                with tempfile.TemporaryDirectory() as folder:
+                    _check_out(commit, Path(folder))
+                    done &= tracking.publish(params, Path(folder), name)
+        if not done:
+            raise typer.Exit(1)
+        typer.echo(f"published to {tracking.store_uri(params.tracking)}")
+
+
+def _dvc_experiments() -> list[tuple[str, str]]:
+    """Name and commit of each experiment that DVC keeps in this repository."""
+    command = ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    refs = [line.split() for line in lines]
+    # refs/exps/<2 letters>/<38 letters of the baseline>/<name>; what is not of that form is DVC's own.
+    return [
+        (ref.split("/")[-1], commit)
+        for ref, commit in refs
+        if len(ref.split("/")) == 5 and len(ref.split("/")[3]) == 38
+    ]
+
+
+def _check_out(commit: str, folder: Path) -> None:
+    """The files of a commit, without touching the working tree."""
+    with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
+        subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=True)
+
+
+@app.command()
+def clean(
+    keep: Annotated[bool, typer.Option("--list", help="Only list it.")] = False,
+) -> None:
+    """List resumable training state, and remove what is finished."""
+    with _readable_errors():
+        _in_repository()
+        from stages import resumable
+
+        folders = resumable.folders()
+        if not folders:
+            typer.echo("there is no resumable state")
+        for folder in folders:
+            last = max(folder.states, default=0)
+            status = "finished" if folder.finished else "unfinished"
+            removed = folder.finished and not keep and folder.remove()
+            typer.echo(
+                f"{folder.path.name}  step {last:>8}  {folder.size / 1e6:8.1f} MB  {status:<10} "
+                f"{resumable.age(folder.modified)} ago{'  removed' if removed else ''}"
+            )
+
+
+if __name__ == "__main__":
+    app()
