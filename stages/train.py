@@ -37,7 +37,7 @@ def train(params: Params, data: Path, model: Path, curve_file: Path) -> None:
     machine = {"torch": torch.__version__, "device": where.type}
     if start is not None:
         machine["init"] = modelfile.initialise(network, start)
-    network.to(where).to(memory_format=torch.channels_last)
+    network.to(where).to(memory_format=device.memory_format(where, settings.precision))
 
     learner = loop.Learner.start(network, settings)
     curve = LossCurve(runtime.log_every, where)

@@ -37,7 +37,7 @@ class Batches:
         if self._settings.horizontal_flip:
             flip = torch.rand(len(x_0), generator=generator, device=self.device) < 0.5
             x_0 = torch.where(flip[:, None, None, None], x_0.flip(3), x_0)
-        return x_0.contiguous(memory_format=torch.channels_last)
+        return x_0
 
     def indices(self, step: int, micro: int) -> np.ndarray:
         """Positions in the dataset, int64 (batch_size / accumulate,), for step 1, 2, ... and micro 0, 1, ..."""

@@ -30,7 +30,6 @@ FORMAT = "ddpm-extractor-1"
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 _BATCH = 256
-_SMOOTHING = 0.05  # of the labels, so that the class probabilities behind the Inception Score stay calibrated
 _SHIFT = 1 / 16  # of the image's side: the largest random translation while the classifier trains
 
 
@@ -151,7 +150,7 @@ def train_classifier(
         chosen = torch.from_numpy(draw.integers(len(train.images), size=settings.batch_size))
         images = _shifted(_normalised(train.images[chosen].to(device)), draw.uniform(-1, 1, 2))
         labels = train.labels[chosen].to(device)
-        loss = F.cross_entropy(network(images)[1], labels, label_smoothing=_SMOOTHING)
+        loss = F.cross_entropy(network(images)[1], labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -33,7 +33,7 @@ class BlockNoise:
             torch.randn((BLOCK, *self._shape), generator=generator, device=self._device)
             for generator in self._generators
         ]
-        return torch.cat(drawn)[: self._count].contiguous(memory_format=torch.channels_last)
+        return torch.cat(drawn)[: self._count]
 
 
 def batches(count: int, batch_size: int) -> list[tuple[int, int]]:

@@ -1,0 +1,84 @@
+"""The house is as ARCHITECTURE draws it: imports point down, and rooms know only what they may."""
+
+import ast
+
+import pytest
+
+from tests.imports import ROOT, imported, modules, path_of
+
+FLOORS = [
+    "stages",
+    "ddpm.reporting",
+    "ddpm.evaluation",
+    "ddpm.sampling",
+    "ddpm.training",
+    "ddpm.data",
+    "ddpm.network",
+    "ddpm.diffusion",
+    "ddpm",
+]
+ALLOWED_OUTSIDE = {  # heavy or optional packages, and the only modules that may import them
+    "mlflow": {"stages.tracking"},
+    "torch_fidelity": {"ddpm.evaluation.extractor", "ddpm.evaluation.fidelity"},
+    "sklearn": {"ddpm.data.sources"},
+    "torchvision": {"ddpm.data.sources"},
+    "matplotlib": {"ddpm.reporting.figures"},
+    "dvc": set(),
+}
+
+
+def floor(module: str) -> int:
+    return next(i for i, room in enumerate(FLOORS) if module == room or module.startswith(room + "."))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_down(module: str) -> None:
+    upwards = {name for name in imported(module) if floor(name) < floor(module)}
+    assert not upwards, f"{module} imports {upwards} from above"
+
+
+@pytest.mark.parametrize("package", ALLOWED_OUTSIDE)
+def test_heavy_packages_are_imported_where_they_are_needed_only(package: str) -> None:
+    importers = {module for module in modules() if package in outside(module)}
+    assert importers == ALLOWED_OUTSIDE[package]
+
+
+def test_the_core_prints_nothing() -> None:
+    for module in modules():
+        if module.startswith("ddpm"):
+            calls = [node for node in ast.walk(parsed(module)) if isinstance(node, ast.Call)]
+            assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], module
+
+
+def test_every_public_definition_has_a_docstring() -> None:
+    naked = [
+        f"{module}.{node.name}"
+        for module in modules()
+        for node in parsed(module).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and ast.get_docstring(node) is None
+    ]
+    assert not naked
+
+
+def test_no_room_is_called_after_nothing() -> None:
+    assert not {"utils", "helpers", "common", "misc"} & {part for module in modules() for part in module.split(".")}
+
+
+def outside(module: str) -> set[str]:
+    """The packages from elsewhere that a module imports when it runs, by their first name."""
+    tree = parsed(module)
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def parsed(module: str) -> ast.Module:
+    path = path_of(module)
+    assert path is not None
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
