@@ -1,0 +1,184 @@
+"""The pipeline as users drive it: dvc repro, dvc exp run, the queue, the MLflow store."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.project import Project
+
+OUTPUTS = [
+    "data/train.safetensors",
+    "data/test.safetensors",
+    "models/extractor.safetensors",
+    "data/reference.safetensors",
+    "models/model.safetensors",
+    "reports/train.csv",
+    "data/samples.safetensors",
+    "reports/samples.png",
+    "reports/denoising.png",
+    "reports/noising.png",
+    "reports/metrics.json",
+    "reports/neighbours.png",
+    "reports/loss.png",
+    "reports/report.md",
+]
+
+
+def rows(project: Project, query: str) -> list[tuple[str, ...]]:
+    """What the project's MLflow store answers."""
+    with sqlite3.connect(project.path / "mlflow.db") as store:
+        return store.execute(query).fetchall()
+
+
+def test_repro_makes_every_output(reproduced: Project) -> None:
+    missing = [path for path in OUTPUTS if not (reproduced.path / path).is_file()]
+    assert not missing
+    metrics = json.loads((reproduced.path / "reports/metrics.json").read_text())
+    assert {
+        "fid",
+        "fid_matched",
+        "fid_floor",
+        "kid",
+        "is",
+        "is_std",
+        "is_real",
+        "precision",
+        "recall",
+        "accuracy",
+    } == set(metrics["classifier"])
+
+
+def test_second_repro_runs_nothing_and_leaves_git_clean(reproduced: Project) -> None:
+    assert "Running stage" not in reproduced.run("dvc", "repro").stdout
+    assert reproduced.git("status", "--porcelain") == ""
+
+
+def test_no_path_in_the_lock_is_absolute(reproduced: Project) -> None:
+    assert str(reproduced.path.parent) not in (reproduced.path / "dvc.lock").read_text()
+
+
+def test_reports_name_no_place_and_no_time(reproduced: Project) -> None:
+    for path in (reproduced.path / "reports").iterdir():
+        assert str(reproduced.path).encode() not in path.read_bytes(), path
+
+
+def test_repro_is_one_finished_run_with_curve_and_artifacts(reproduced: Project) -> None:
+    runs = rows(reproduced, "SELECT run_uuid, status FROM runs")
+    assert [status for _, status in runs] == ["FINISHED"]
+    steps = rows(reproduced, "SELECT step FROM metrics WHERE key = 'loss' ORDER BY step")
+    assert [step for (step,) in steps] == [5, 10, 12]
+    artifacts = {path.name for path in (reproduced.path / "mlartifacts").rglob("*") if path.is_file()}
+    assert {"00000006.png", "00000012.png", "report.md", "samples.png", "params.yaml"} <= artifacts
+
+
+def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
+    shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)
+    assert "classifier" in shown[""]["data"]["reports/metrics.json"]["data"]
+    reproduced.run("dvc", "plots", "show", "--out", "dvc_plots")
+    page = (reproduced.path / "dvc_plots/index.html").read_text()
+    assert "gradient_norm" in page
+    assert "samples.png" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("train.learning_rate=abc", "train.learning_rate = 'abc': must be a valid number"),
+        ("train.steps=true", "train.steps = True: must be a valid integer"),
+        ("+train.stepz=3", "train.stepz = 3: there is no such key"),
+        ("sample.steps=1001", "sample.steps = 1001: must be at most diffusion.timesteps = 1000"),
+        ("data.image_size=9", "data.image_size = 9: the network's 2 levels"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_clear_error(reproduced: Project, change: str, complaint: str) -> None:
+    result = reproduced.run("dvc", "exp", "run", "-S", change, check=False)
+    assert result.returncode != 0
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    reproduced.git("checkout", "-q", ".")
+
+
+def test_a_missing_section_is_one_clear_error(reproduced: Project) -> None:
+    params = reproduced.path / "params.yaml"
+    contents = yaml.safe_load(params.read_text())
+    del contents["evaluate"]
+    params.write_text(yaml.safe_dump(contents))
+    result = reproduced.run("dvc", "repro", check=False)
+    reproduced.git("checkout", "-q", ".")
+    assert result.returncode != 0
+    assert "evaluate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_exp_run_takes_exponents_and_makes_its_own_run(reproduced: Project) -> None:
+    result = reproduced.run("dvc", "exp", "run", "-n", "slow", "-S", "train.learning_rate=1e-5", "-S", "train.steps=14")
+    assert "Running stage 'prepare'" not in result.stdout
+    assert yaml.safe_load((reproduced.path / "params.yaml").read_text())["train"]["steps"] == 14
+    ((value,),) = rows(reproduced, "SELECT value FROM latest_metrics m JOIN runs r USING (run_uuid) "
+                       "WHERE r.name = 'slow' AND m.key = 'learning_rate'")  # fmt: skip
+    assert float(value) == pytest.approx(1e-5)
+    reproduced.git("checkout", "-q", ".")
+    reproduced.run("dvc", "checkout", "-q")
+
+
+def test_temp_and_queued_experiments_share_the_store_and_the_training(reproduced: Project) -> None:
+    before = rows(reproduced, "SELECT COUNT(*) FROM runs")[0][0]
+    reproduced.run("dvc", "exp", "run", "--temp", "-n", "temporary", "-S", "sample.steps=3")
+    reproduced.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "sample.steps=5")
+    reproduced.run("dvc", "queue", "start")
+    log = reproduced.run("dvc", "queue", "logs", "--follow", "queued").stdout
+    assert "Running stage 'train'" not in log
+    for name in ("temporary", "queued"):
+        loss = rows(reproduced, f"SELECT COUNT(*) FROM metrics m JOIN runs r USING (run_uuid) "
+                    f"WHERE r.name = '{name}' AND r.status = 'FINISHED' AND m.key = 'loss'")  # fmt: skip
+        assert loss == [(3,)], name
+    assert rows(reproduced, "SELECT COUNT(*) FROM runs") == [(before + 2,)]
+    assert reproduced.git("status", "--porcelain") == ""
+
+
+def test_a_stage_whose_code_is_edited_while_it_runs_fails(fresh: Project) -> None:
+    slow = fresh.path / "stages/prepare.py"
+    slow.write_text(slow.read_text().replace('    with pipeline.running("prepare"):\n', EDITED_WHILE_RUNNING))
+    result = fresh.run("dvc", "repro", "prepare", check=False)
+    assert result.returncode != 0
+    assert "ddpm/data/fit.py changed while the stage ran" in result.stderr
+    assert not (fresh.path / "dvc.lock").exists()
+
+
+EDITED_WHILE_RUNNING = """\
+    with pipeline.running("prepare"):
+        edited = Path("ddpm/data/fit.py")
+        edited.write_text(edited.read_text() + "# edited")
+"""
+
+
+def test_files_of_editors_do_not_count_as_code(reproduced: Project) -> None:
+    litter = [reproduced.path / "ddpm/network/.unet.py.swp", reproduced.path / "ddpm/training/notes.txt"]
+    for path in litter:
+        path.write_text("nothing")
+    try:
+        assert json.loads(reproduced.run("dvc", "status", "--json").stdout) == {}
+    finally:
+        for path in litter:
+            path.unlink()
+
+
+def test_publish_again_adds_nothing(reproduced: Project) -> None:
+    def counts() -> list[int]:
+        tables = ("runs", "metrics", "params", "tags")
+        artifacts = [path for path in (reproduced.path / "mlartifacts").rglob("*") if path.is_file()]
+        return [int(rows(reproduced, f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables] + [len(artifacts)]
+
+    before = counts()
+    reproduced.run("ddpm", "publish")
+    assert counts() == before
+
+
+def test_every_output_is_named_once(reproduced: Project) -> None:
+    lock = yaml.safe_load((reproduced.path / "dvc.lock").read_text())
+    outs = [out["path"] for stage in lock["stages"].values() for out in stage["outs"]]
+    assert sorted(outs) == sorted(OUTPUTS)
+    assert all(Path(path).suffix for path in outs)
