@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ddpm.errors import UsageError
@@ -179,6 +178,8 @@ def load(path: Path) -> Params:
 
     Raises `ParamsError` with one line for each thing that is wrong, and `FileNotFoundError`.
     """
+    import yaml  # here, so that a machine without PyYAML can still use the sections
+
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

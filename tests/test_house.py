@@ -1,6 +1,8 @@
 """The house is as ARCHITECTURE draws it: imports point down, and rooms know only what they may."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -41,6 +43,31 @@ def test_imports_point_down(module: str) -> None:
 def test_heavy_packages_are_imported_where_they_are_needed_only(package: str) -> None:
     importers = {module for module in modules() if package in outside(module)}
     assert importers == ALLOWED_OUTSIDE[package]
+
+
+CORE = ("ddpm.diffusion", "ddpm.network", "ddpm.training", "ddpm.sampling", "ddpm.data.batches", "ddpm.data.dataset")
+ALONE = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+for module in {modules}:
+    __import__(module)
+"""
+
+
+def test_the_core_needs_torch_numpy_pydantic_and_safetensors_alone() -> None:
+    absent = ["dvc", "mlflow", "yaml", "ruamel", "pandas", "sklearn", "matplotlib", "PIL", "torchvision", "tqdm"]
+    absent += ["torch_fidelity", "typer", "filelock"]
+    core = [module for module in modules() if module.startswith(CORE)]
+    assert len(core) > 10
+    script = ALONE.format(absent=set(absent), modules=core)
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_core_prints_nothing() -> None:
