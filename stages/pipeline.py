@@ -55,9 +55,11 @@ def code(name: str, folder: Path = Path()) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     """sha256 of a file; of a tensor file only its header, which holds the sha256 of the rest."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        content = file.read(int.from_bytes(file.read(8), "little")) if path.suffix == ".safetensors" else file.read()
-    return hashlib.sha256(content).hexdigest()
+        if path.suffix == ".safetensors":
+            size = min(size, int.from_bytes(file.read(8), "little"))  # a broken file may claim any length
+        return hashlib.sha256(file.read(size)).hexdigest()
 
 
 def _observed(name: str) -> dict[str, Any]:

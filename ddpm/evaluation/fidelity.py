@@ -53,27 +53,31 @@ def measure(samples: Features, train: Features, test: Features, seed: int) -> Fi
 
     `fid_floor` compares as many test images as there are (at most as many as samples) with the training images;
     `fid_matched` is the samples' FID from that number of them. `is_real` is the score of as many training images as
-    there are samples. Sets that are too small for a metric are reduced to what both sides have.
+    there are samples. Subsets of KID are as large as both sides allow, and a metric that is not defined for so few
+    images is left out.
     """
     matched = min(len(samples), len(test))
     kid_size = min(KID_SUBSET_SIZE, len(samples), len(train))
     score = inception_score(samples)
     real = train.subset(len(samples), seed)
+    compared = {
+        "fid": samples,
+        "fid_matched": samples.subset(matched, seed),
+        "fid_floor": test.subset(matched, seed),
+    }
     metrics = {
-        "fid": fid(samples, train),
-        "fid_matched": fid(samples.subset(matched, seed), train),
-        "fid_floor": fid(test.subset(matched, seed), train),
+        **{name: fid(images, train) for name, images in compared.items() if min(len(images), len(train)) > 1},
         "is": score[0],
         "is_std": score[1],
         "is_real": inception_score(real)[0],
-        "kid": _kid(samples, train, kid_size, seed),
+        **({"kid": _kid(samples, train, kid_size, seed)} if kid_size > 1 else {}),
         **_precision_recall(samples, real),
     }
     protocol = {
         "samples": len(samples),
         "real_train": len(train),
         "matched": matched,
-        "is_splits": IS_SPLITS,
+        "is_splits": min(IS_SPLITS, len(samples)),
         "is_real_images": len(real),
         "kid_subset_size": kid_size,
         "kid_subsets": KID_SUBSETS,
@@ -121,7 +125,7 @@ def _warnings(protocol: dict[str, int]) -> list[str]:
     features = protocol["features"]
     few = [
         f"{name} is computed from {count} {what}, fewer than the {features} features: their covariance has no full "
-        f"rank, and the number says little"
+        f"rank, and the number says little" + (", so it is left out" if count < 2 else "")
         for name, count, what in (
             ("fid", protocol["samples"], "samples"),
             ("fid", protocol["real_train"], "training images"),

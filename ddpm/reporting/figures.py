@@ -1,6 +1,7 @@
 """Pictures: grids of images, strips over diffusion time, the loss curve. Equal inputs give equal bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,48 +50,44 @@ def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[s
     """A labelled table of images: each row is a label and uint8 (len(columns), C, H, W)."""
     table = grid(torch.cat([images for _, images in rows]), len(columns))
     width = max(table.width / 100, 6.0)
-    figure = _figure(width + 0.7, width * table.height / table.width + 0.75)
-    axes = figure.add_subplot()
-    axes.imshow(np.asarray(table), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_xticks(_centres(table.width, len(columns)), columns)
-    axes.set_yticks(_centres(table.height, len(rows)), [label for label, _ in rows])
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0, labelsize=9)
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=11, loc="left")
-    _write(figure, path)
+    with _figure(path, width + 0.7, width * table.height / table.width + 0.75) as figure:
+        axes = figure.add_subplot()
+        axes.imshow(np.asarray(table), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_xticks(_centres(table.width, len(columns)), columns)
+        axes.set_yticks(_centres(table.height, len(rows)), [label for label, _ in rows])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, labelsize=9)
+        axes.spines[:].set_visible(False)
+        axes.set_title(title, fontsize=11, loc="left")
 
 
 def loss_curve(points: Sequence[Mapping[str, float]], path: Path) -> None:
     """Loss and gradient norm over optimizer steps, both on logarithmic axes; `points` as in train.csv."""
-    figure = _figure(7, 4.2)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     steps = [point["step"] for point in points]
-    for axes, key, label, colour in (
-        (upper, "loss", "loss", _BLUE),
-        (lower, "gradient_norm", "gradient norm", _ORANGE),
-    ):
-        axes.plot(steps, [point[key] for point in points], color=colour, linewidth=1.4, marker=".", markersize=3)
-        axes.set_yscale("log")
-        axes.set_ylabel(label)
-        axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    lower.set_xlabel("optimizer step")
-    _write(figure, path)
+    with _figure(path, 7, 4.2) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+        for axes, key, label, colour in (
+            (upper, "loss", "loss", _BLUE),
+            (lower, "gradient_norm", "gradient norm", _ORANGE),
+        ):
+            axes.plot(steps, [point[key] for point in points], color=colour, linewidth=1.4, marker=".", markersize=3)
+            axes.set_yscale("log")
+            axes.set_ylabel(label)
+            axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        lower.set_xlabel("optimizer step")
 
 
-def _figure(width: float, height: float) -> Figure:
-    """A figure of the given size in inches, free of the user's matplotlib settings."""
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure of the given size in inches, written to `path` when it is drawn; free of the user's settings."""
+    anonymous: dict[str, Any] = {"Software": None}  # matplotlib would write its version
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _write(figure: Figure, path: Path) -> None:
-    anonymous: dict[str, Any] = {"Software": None}  # matplotlib would write its version
-    with replacing(path) as temporary, mpl.rc_context(mpl.rcParamsDefault):
-        figure.savefig(temporary, metadata=anonymous)
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, metadata=anonymous)
 
 
 def _centres(extent: int, count: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The report as Markdown, from what the other stages have written; nothing is computed here."""
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,4 +136,4 @@ def _number(value: float) -> str:
 def _cell(value: Any) -> str:
     """Text that cannot break the table or become markup: names come from the user's data."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return re.sub(r"[\\`*_(|]", r"\\\g<0>", html.escape(" ".join(text.splitlines()), quote=False))

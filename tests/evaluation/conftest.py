@@ -1,0 +1,60 @@
+"""Tiny labelled images, a classifier trained on them, and an Inception of random weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+from ddpm.data.dataset import Dataset
+from ddpm.evaluation import extractor
+from ddpm.params import Classifier
+
+CPU = torch.device("cpu")
+SETTINGS = Classifier(channels=4, steps=60, batch_size=32, learning_rate=0.02)
+
+
+def stripes(count: int, channels: int, seed: int, classes: int = 2) -> Dataset:
+    """Noisy images (count, channels, 8, 8): class 0 has bright rows, class 1 bright columns."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    bright = torch.zeros(2, 8, 8)
+    bright[0, ::2], bright[1, :, ::2] = 150, 150
+    noise = torch.randint(0, 100, (count, channels, 8, 8), generator=generator)
+    images = (bright[labels][:, None] + noise).to(torch.uint8)
+    return Dataset(images, labels, [str(name) for name in range(classes)], f"digest{seed}", {"name": "stripes"})
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Work this small only waits for a second thread, the longer the busier the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", params=[1, 3], ids=["grey", "rgb"])
+def classifier_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained classifier of grey, then of RGB images."""
+    path = tmp_path_factory.mktemp("classifier") / "extractor.safetensors"
+    train, test = (stripes(count, request.param, seed) for count, seed in ((128, 1), (50, 2)))
+    extractor.train_classifier(train, test, SETTINGS, 0, path, CPU)
+    return path
+
+
+@pytest.fixture(scope="session")
+def inception_pth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as torch-fidelity publishes its InceptionV3, but of random weights."""
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:  # its constructor insists on weights; here it keeps the initial ones
+        patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = inception.FeatureExtractorInceptionV3("random", ["2048"])
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):  # so that activations neither vanish nor explode
+            torch.nn.init.kaiming_normal_(module.weight)
+    torch.save(network.state_dict(), path)
+    return path

@@ -1,0 +1,206 @@
+"""The classifier and Inception as feature networks."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+from ddpm import tensorfile
+from ddpm.errors import UsageError
+from ddpm.evaluation import extractor, fidelity
+from ddpm.evaluation.fidelity import Features
+from tests.evaluation.conftest import CPU, SETTINGS, stripes
+
+
+class Rgb(TorchDataset[Tensor]):
+    """Images as torch-fidelity wants them: uint8 (3, H, W), one by one."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.expand(-1, 3, -1, -1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> Tensor:
+        return self.images[place]
+
+
+class Malicious:
+    """A pickle that runs a command when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return subprocess.call, (["touch", str(self.mark)],)
+
+
+def images_for(path: Path, count: int, seed: int) -> Tensor:
+    return stripes(count, tensorfile.read_metadata(path)["image_channels"], seed).images
+
+
+def test_classifier_learns_separable_images(classifier_file: Path) -> None:
+    extract = extractor.load(classifier_file, CPU)
+    images = images_for(classifier_file, 60, 3)
+    features, logits = extract(images, CPU)
+    assert features.shape == (60, 4 * SETTINGS.channels)
+    assert extract.accuracy == 1.0
+    assert torch.equal(logits.argmax(1), torch.arange(60) % 2)
+
+
+def test_accuracy_is_that_of_the_test_images(tmp_path: Path) -> None:
+    train, test = stripes(64, 1, 1), stripes(40, 1, 2)
+    test.labels[:10] = 1 - test.labels[:10]
+    extractor.train_classifier(train, test, SETTINGS, 0, tmp_path / "e.safetensors", CPU)
+    assert extractor.load(tmp_path / "e.safetensors", CPU).accuracy == 0.75
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    train, test = stripes(32, 1, 1), stripes(10, 1, 2)
+    short = SETTINGS.model_copy(update={"steps": 3})
+    written = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.randn(7)  # the global generator's past does not matter
+        path = tmp_path / f"{name}.safetensors"
+        extractor.train_classifier(train, test, short, seed, path, CPU)
+        written.append(path.read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_features_do_not_depend_on_the_batch(classifier_file: Path) -> None:
+    extract = extractor.load(classifier_file, CPU)
+    images = images_for(classifier_file, 300, 4)  # more than one batch
+    for together, alone in zip(extract(images, CPU), extract(images[290:], CPU), strict=True):
+        torch.testing.assert_close(together[290:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_torch_fidelity_computes_the_same_metrics_from_the_registered_classifier(classifier_file: Path) -> None:
+    extract = extractor.load(classifier_file, CPU)
+    sets = [images_for(classifier_file, 90, 5), images_for(classifier_file, 90, 6) // 2]
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Rgb(sets[0]),
+        input2=Rgb(sets[1]),
+        feature_extractor="ddpm-classifier",
+        feature_extractor_weights_path=str(classifier_file),
+        **dict.fromkeys(("isc", "fid", "kid", "prc", "save_cpu_ram"), True),
+        **dict.fromkeys(("cuda", "verbose"), False),
+        kid_subset_size=90,
+        rng_seed=2020,
+    )
+    samples, train = (Features(*extract(images, CPU)) for images in sets)
+    ours = fidelity.measure(samples, train, train, seed=2020).metrics
+    names = {
+        "fid": "frechet_inception_distance",
+        "kid": "kernel_inception_distance_mean",
+        "is": "inception_score_mean",
+        "is_std": "inception_score_std",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    assert theirs["frechet_inception_distance"] > 0.1
+    for our_name, their_name in names.items():
+        assert ours[our_name] == pytest.approx(theirs[their_name], rel=1e-3, abs=1e-5), our_name
+
+
+def test_one_class_is_refused_with_advice(tmp_path: Path) -> None:
+    train = stripes(8, 1, 1, classes=1)
+    with pytest.raises(UsageError, match=r"evaluate\.extractor = 'classifier' needs .* two classes.* have 1: "):
+        extractor.train_classifier(train, train, SETTINGS, 0, tmp_path / "e.safetensors", CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_kind_is_no_extractor(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensorfile.write(path, {"w": torch.zeros(2)}, {"format": "ddpm-model-1"})
+    with pytest.raises(tensorfile.TensorFileError, match="holds no extractor"):
+        extractor.load(path, CPU)
+
+
+def test_inception_gives_torch_fidelitys_features_for_grey_and_rgb(inception_pth: Path, tmp_path: Path) -> None:
+    extractor.fetch_inception(inception_pth, tmp_path / "e.safetensors")
+    ours = extractor.load(tmp_path / "e.safetensors", CPU)
+    theirs = FeatureExtractorInceptionV3("reference", ["2048", "logits_unbiased"], str(inception_pth))
+    generator = torch.Generator().manual_seed(0)
+    for channels in (1, 3):
+        images = torch.randint(0, 256, (2, channels, 9, 9), dtype=torch.uint8, generator=generator)
+        expected = theirs(images.expand(-1, 3, -1, -1))
+        assert not torch.allclose(expected[0][0], expected[0][1])
+        torch.testing.assert_close(ours(images, CPU), expected)
+    assert (ours.kind, ours.accuracy) == ("inception", None)
+
+
+def broken(path: Path) -> None:
+    path.write_bytes(b"not weights")
+
+
+def incomplete(path: Path) -> None:
+    torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 3, 3)}, path)
+
+
+def malicious(path: Path) -> None:
+    torch.save({"fc.bias": Malicious(path.with_name("executed"))}, path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def absent(path: Path) -> None:
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("make", [absent, broken, incomplete, malicious, folder])
+def test_bad_weights_are_refused_with_the_address_and_never_executed(make: Any, tmp_path: Path) -> None:
+    make(tmp_path / "weights.pth")
+    with pytest.raises(extractor.WeightsError) as raised:
+        extractor.fetch_inception(tmp_path / "weights.pth", tmp_path / "e.safetensors")
+    assert URL_INCEPTION_V3 in str(raised.value)
+    assert "evaluate.weights" in str(raised.value)
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "e.safetensors").exists()
+
+
+def test_the_malicious_file_of_these_tests_does_execute_where_pickle_may(tmp_path: Path) -> None:
+    malicious(tmp_path / "weights.pth")
+    torch.load(tmp_path / "weights.pth", weights_only=False)
+    assert (tmp_path / "executed").exists()
+
+
+def test_absent_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(extractor.WeightsError, match=r"evaluate\.weights = '.*mine\.pth': there is no such file"):
+        extractor.fetch_inception(tmp_path / "mine.pth", tmp_path / "e.safetensors")
+
+
+def test_a_failing_download_says_what_to_download_and_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(extractor.WeightsError, match="no route to host") as raised:
+        extractor.fetch_inception(None, tmp_path / "e.safetensors")
+    assert f"Download {URL_INCEPTION_V3} and set evaluate.weights" in str(raised.value)
+
+
+def test_a_download_is_checked_against_its_hash(
+    inception_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(url: str, **options: Any) -> dict[str, Tensor]:
+        asked.update(options, url=url)
+        return dict(torch.load(inception_pth, weights_only=True))
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    extractor.fetch_inception(None, tmp_path / "e.safetensors")
+    assert asked["url"] == URL_INCEPTION_V3
+    assert asked["check_hash"] is True
+    assert tensorfile.read_metadata(tmp_path / "e.safetensors")["kind"] == "inception"

@@ -1,0 +1,49 @@
+"""The nearest training images."""
+
+import pytest
+import torch
+
+from ddpm.evaluation import neighbours
+
+
+def pictures(count: int, seed: int, shape: tuple[int, ...] = (3, 4, 8)) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_copies_are_found_at_distance_zero() -> None:
+    train = pictures(40, 0, (3, 32, 32))  # so large that a distance from expanded squares would not be zero
+    order = torch.tensor([31, 0, 17, 39, 5])
+    places, distances = neighbours.nearest(train[order], train)
+    assert torch.equal(places, order)
+    assert torch.equal(distances, torch.zeros(5))
+
+
+def test_nearest_agrees_with_plain_comparison() -> None:
+    samples, train = pictures(7, 1), pictures(30, 2)
+    places, distances = neighbours.nearest(samples, train)
+    gaps = (samples.double()[:, None] - train.double()[None]).square().mean((2, 3, 4)).sqrt()
+    assert torch.equal(places, gaps.argmin(1))
+    torch.testing.assert_close(distances.double(), gaps.min(1).values, rtol=1e-5, atol=0)
+    assert (places.dtype, distances.dtype) == (torch.int64, torch.float32)
+
+
+def test_distance_is_in_grey_levels_whatever_the_size() -> None:
+    for shape in ((1, 2, 3), (3, 16, 8)):
+        black = torch.zeros((1, *shape), dtype=torch.uint8)
+        _, distances = neighbours.nearest(black, black + 51)
+        assert distances.item() == pytest.approx(51)
+
+
+def test_nearest_does_not_depend_on_the_batch_of_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, train = pictures(9, 3), pictures(25, 4)
+    whole = neighbours.nearest(samples, train)
+    monkeypatch.setattr(neighbours, "_BATCH", 4)
+    in_parts = neighbours.nearest(samples, train)
+    assert torch.equal(whole[0], in_parts[0])
+    assert torch.equal(whole[1], in_parts[1])
+
+
+def test_typical_distance_is_the_median_over_test_images() -> None:
+    train = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    test = torch.tensor([10, 90, 20], dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
+    assert neighbours.typical_distance(test, train) == pytest.approx(20)
