@@ -35,6 +35,7 @@ MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages
 _ARTIFACTS = ("params.yaml", "reports")
 _PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
 _BATCH = 1000  # metrics that MLflow takes in one call
+_SPEED = "images_per_second"
 
 
 def identity(train_digest: str, folder: Path = Path()) -> str:
@@ -69,8 +70,8 @@ class Live:
 
     def log(self, point: Mapping[str, float], images_per_second: float) -> None:
         """A point of the loss curve, and the speed it was reached at."""
-        speed = {"step": point["step"], "images_per_second": images_per_second}
-        self._queue.put(lambda run: run.points([point, speed]))
+        self._queue.put(lambda run: run.points([point]))
+        self._queue.put(lambda run: run.speed(point["step"], images_per_second))
 
     def image(self, name: str, picture: Image.Image) -> None:
         """A picture, under a fixed name."""
@@ -152,6 +153,7 @@ class _Run:
         self.client = client
         self.id: str = run.info.run_id
         self._start: int = run.info.start_time
+        self._timed: int | None = None  # the last step whose speed an earlier attempt has written
 
     @classmethod
     def open(cls, settings: Tracking, fingerprint: str, name: str | None = None) -> "_Run":
@@ -172,7 +174,10 @@ class _Run:
         """Parameters, and tags that say where the experiment comes from."""
         from mlflow.entities import Param, RunTag
 
-        params = [Param(key, json.dumps(value)) for key, value in experiment_params(folder).items()]
+        params = [
+            Param(key, value if isinstance(value, str) else json.dumps(value))
+            for key, value in experiment_params(folder).items()
+        ]
         tags = [RunTag(key, value) for key, value in _provenance().items()]
         for first in range(0, len(params), 100):  # MLflow's limit
             self.client.log_batch(self.id, params=params[first : first + 100])
@@ -190,6 +195,14 @@ class _Run:
         ]
         for first in range(0, len(metrics), _BATCH):
             self.client.log_batch(self.id, metrics=metrics[first : first + _BATCH])
+
+    def speed(self, step: float, images_per_second: float) -> None:
+        """How fast training was, at a step that no earlier attempt has reached: it is never twice the same."""
+        if self._timed is None:
+            history = self.client.get_metric_history(self.id, _SPEED)
+            self._timed = max((point.step for point in history), default=-1)
+        if step > self._timed:
+            self.points([{"step": step, _SPEED: images_per_second}])
 
     def status(self, status: str) -> None:
         """RUNNING, FINISHED or FAILED."""

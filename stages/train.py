@@ -33,43 +33,35 @@ def train(params: Params, data: Path, model: Path, curve_file: Path) -> None:
     description = modelfile.Description(params.diffusion, params.network, images.image_shape, images.classes)
     torch.manual_seed(rng.torch_seed(settings.seed, "weights"))
     network = description.build()
-    start = pipeline.data_root(runtime.data_root) / settings.init if settings.init else None
     machine = {"torch": torch.__version__, "device": where.type}
-    if start is not None:
-        machine["init"] = modelfile.initialise(network, start)
+    if settings.init is not None:
+        machine["init"] = modelfile.initialise(network, pipeline.data_root(runtime.data_root) / settings.init)
     network.to(where).to(memory_format=device.memory_format(where, settings.precision))
 
     learner = loop.Learner.start(network, settings)
     curve = LossCurve(runtime.log_every, where)
-    process = GaussianProcess.from_settings(params.diffusion, where)
-    forward = torch.compile(network) if runtime.compile else network
-    denoiser = Denoiser(forward, process, params.diffusion.value_range)
-    batches = Batches(images, settings, params.diffusion.value_range, where)
-
     name = resumable.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
     with resumable.folder(name, runtime.resume) as state, tracking.live(params, images.digest) as run:
         if latest := state.latest(settings.steps):
             checkpoint.load(latest, learner, curve)
-        bar = tqdm(total=settings.steps, initial=learner.step, desc="train", unit="step", mininterval=1)
-        saved = learner.step
-        for record in loop.train(learner, denoiser, batches, settings):
-            bar.update()
-            if curve.add(record):
-                curve.check()
-                point = curve.points()[-1]
-                speed = settings.batch_size * (bar.format_dict["rate"] or 0)
-                bar.set_postfix({"loss": f"{point['loss']:.4f}", "img/s": f"{speed:.0f}"}, refresh=False)
-                run.log(point, images_per_second=speed)
-            if record.step % runtime.checkpoint_every == 0:
-                curve.check()
-                state.save(record.step, lambda path: checkpoint.save(path, learner, curve))
-                saved = record.step
-            if record.step % runtime.preview_every == 0:
-                run.image(f"previews/{record.step:08d}.png", preview.grid(learner.average.network, description, where))
-        bar.close()
-        curve.check()
-        if saved < settings.steps:
-            state.save(settings.steps, lambda path: checkpoint.save(path, learner, curve))
+        process = GaussianProcess.from_settings(params.diffusion, where)
+        forward = torch.compile(network) if runtime.compile else network
+        denoiser = Denoiser(forward, process, params.diffusion.value_range)
+        batches = Batches(images, settings, params.diffusion.value_range, where)
+        with tqdm(total=settings.steps, initial=learner.step, desc="train", unit="step", mininterval=1) as bar:
+            for record in loop.train(learner, denoiser, batches, settings):
+                bar.update()
+                if curve.add(record):
+                    curve.check()
+                    speed = settings.batch_size * (bar.format_dict["rate"] or 0)
+                    bar.set_postfix({"loss": f"{curve.last()['loss']:.4f}", "img/s": f"{speed:.0f}"}, refresh=False)
+                    run.log(curve.last(), images_per_second=speed)
+                if record.step % runtime.checkpoint_every == 0 or record.step == settings.steps:
+                    curve.check()
+                    state.save(record.step, lambda path: checkpoint.save(path, learner, curve))
+                if record.step % runtime.preview_every == 0:
+                    picture = preview.grid(learner.average.network, description, where)
+                    run.image(f"previews/{record.step:08d}.png", picture)
         state.finish(settings.steps)
         modelfile.save(model, description, learner.average.network.state_dict())
         write_curve(curve_file, curve.points(), COLUMNS)

@@ -71,6 +71,8 @@ class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-
         del unused
         super().__init__(name, features_list)
         file = _read(Path(feature_extractor_weights_path))
+        if file.metadata["kind"] != "classifier":
+            raise tensorfile.TensorFileError(f"{feature_extractor_weights_path} holds no classifier")
         self.image_channels = int(file.metadata["image_channels"])
         self.network = ClassifierNetwork(
             self.image_channels, int(file.metadata["classes"]), int(file.metadata["channels"])
@@ -174,14 +176,17 @@ def fetch_inception(weights: Path | None, path: Path) -> None:
     advice = f"Download {URL_INCEPTION_V3} and set evaluate.weights to it, relative to runtime.data_root"
     try:
         if weights is None:
-            state = torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, map_location="cpu", check_hash=True)
+            state = torch.hub.load_state_dict_from_url(
+                URL_INCEPTION_V3, map_location="cpu", check_hash=True, weights_only=True
+            )
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         network = _inception(state)
     except FileNotFoundError:
         raise WeightsError(f"evaluate.weights = {str(weights)!r}: there is no such file. {advice}") from None
     except Exception as error:  # torch reports a bad file or network in many ways, and all mean the same here
-        raise WeightsError(f"Inception's weights could not be loaded: {error}. {advice}") from error
+        reason = str(error).partition("\n")[0]  # torch goes on to list every tensor
+        raise WeightsError(f"Inception's weights could not be loaded: {reason}. {advice}") from error
     tensorfile.write(path, network.state_dict(), {"format": FORMAT, "kind": "inception"})
 
 

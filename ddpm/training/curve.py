@@ -55,8 +55,11 @@ class LossCurve:
 
     def points(self) -> list[dict[str, float]]:
         """All points in order, the window still open included, as COLUMNS says."""
-        rows = self._points + ([self._point()] if self._window[4] else [])
-        return [dict(zip(COLUMNS, row.tolist(), strict=True)) for row in rows]
+        return [_named(row) for row in self._points + ([self._point()] if self._window[4] else [])]
+
+    def last(self) -> dict[str, float]:
+        """The point of the last window that ended."""
+        return _named(self._points[-1])
 
     def state(self) -> dict[str, Tensor]:
         """What resuming needs: the finished points (P, 4) and the open window (6,), float64."""
@@ -73,3 +76,7 @@ class LossCurve:
     def _point(self) -> Tensor:
         step, loss, norm, rate, count, _ = self._window
         return torch.stack([step, loss / count, norm / count, rate])
+
+
+def _named(point: Tensor) -> dict[str, float]:
+    return dict(zip(COLUMNS, point.tolist(), strict=True))
