@@ -1,0 +1,202 @@
+"""Folders and archives of image files: what is found, labelled, split, read, and refused."""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm.data import folder
+from ddpm.errors import UsageError
+from tests.data.files import encoded, folder_of, grey, zip_of
+
+IMAGE = grey(9)
+
+
+def found(where: Path) -> list[tuple[str, str | None, str]]:
+    return [(str(image.path), image.split, image.label) for image in folder.listing(where).images]
+
+
+def both(tmp_path: Path, files: dict[str, bytes]) -> list[Path]:
+    """A folder and an archive of the same files, the archive in another order."""
+    return [folder_of(tmp_path / "f", files), zip_of(tmp_path / "f.zip", dict(reversed(files.items())))]
+
+
+def test_images_are_listed_by_path_with_their_first_folder_as_label(tmp_path: Path) -> None:
+    for where in both(tmp_path, {"b/2.png": IMAGE, "b/10.png": IMAGE, "a/deep/er/x.png": IMAGE, "read.txt": b"x"}):
+        assert found(where) == [("a/deep/er/x.png", None, "a"), ("b/10.png", None, "b"), ("b/2.png", None, "b")]
+
+
+def test_images_in_no_folder_share_a_label(tmp_path: Path) -> None:
+    for where in both(tmp_path, {"b.png": IMAGE, "a.png": IMAGE}):
+        assert found(where) == [("a.png", None, "images"), ("b.png", None, "images")]
+
+
+def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
+    names = ["a.PNG", "b.Jpg", "c.JPEG", "d.WebP", "e.BMP", "f.gif", "g.png.txt", "png"]
+    for where in both(tmp_path, dict.fromkeys(names, IMAGE)):
+        assert [path for path, _, _ in found(where)] == ["a.PNG", "b.Jpg", "c.JPEG", "d.WebP", "e.BMP"]
+
+
+def test_hidden_files_and_resource_forks_are_passed_over(tmp_path: Path) -> None:
+    hidden = [".a.png", "cat/._x.png", ".git/x.png", "__MACOSX/cat/._x.png", "__MACOSX/x.png"]
+    for where in both(tmp_path, dict.fromkeys([*hidden, "cat/x.png", "dog/y.png"], IMAGE)):
+        assert found(where) == [("cat/x.png", None, "cat"), ("dog/y.png", None, "dog")]
+
+
+def test_hidden_files_do_not_hide_an_enclosing_folder(tmp_path: Path) -> None:
+    files = ["__MACOSX/z/._x.png", ".DS_Store", "z/train/a/x.png", "z/test/b/y.png"]
+    for where in both(tmp_path, dict.fromkeys(files, IMAGE)):
+        assert found(where) == [("z/test/b/y.png", "test", "b"), ("z/train/a/x.png", "train", "a")]
+
+
+@pytest.mark.parametrize("enclosing", ["", "birds/"])
+def test_train_and_test_folders_are_splits(tmp_path: Path, enclosing: str) -> None:
+    names = ["train/cat/1.png", "train/2.png", "test/dog/3.png"]
+    for where in both(tmp_path, {enclosing + name: IMAGE for name in names}):
+        assert found(where) == [
+            (f"{enclosing}test/dog/3.png", "test", "dog"),
+            (f"{enclosing}train/2.png", "train", "images"),
+            (f"{enclosing}train/cat/1.png", "train", "cat"),
+        ]
+
+
+@pytest.mark.parametrize("only", ["train", "test"])
+def test_one_split_alone_is_an_enclosing_folder(tmp_path: Path, only: str) -> None:
+    for where in both(tmp_path, {f"{only}/cat/1.png": IMAGE, f"{only}/dog/2.png": IMAGE, f"{only}/3.png": IMAGE}):
+        assert [(split, label) for _, split, label in found(where)] == [(None, "images"), (None, "cat"), (None, "dog")]
+
+
+def test_classes_may_be_called_train_or_test(tmp_path: Path) -> None:
+    for where in both(tmp_path, {"train/1.png": IMAGE, "bus/2.png": IMAGE}):
+        assert [(split, label) for _, split, label in found(where)] == [(None, "bus"), (None, "train")]
+
+
+@pytest.mark.parametrize("stray", ["3.png", "val/3.png"])
+def test_an_image_beside_the_splits_is_named(tmp_path: Path, stray: str) -> None:
+    for where in both(tmp_path, dict.fromkeys(["train/1.png", "test/2.png", stray], IMAGE)):
+        with pytest.raises(UsageError, match=f"^{stray} lies beside train/ and test/, in neither"):
+            folder.listing(where)
+
+
+@pytest.mark.parametrize("names", [["a.txt", ".b.png"], []])
+def test_no_images_is_an_error_that_says_what_was_looked_for(tmp_path: Path, names: list[str]) -> None:
+    for where in both(tmp_path, dict.fromkeys(names, IMAGE)):
+        message = rf"{where} holds no images \(.png, .jpg, .jpeg, .webp, .bmp\) among its {len(names)} files"
+        with pytest.raises(UsageError, match=message):
+            folder.listing(where)
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.zip", "a.tar"])
+def test_what_is_neither_folder_nor_archive_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.tar").write_bytes(b"tar")
+    with pytest.raises(UsageError, match=rf"{tmp_path}/{name} is neither a folder nor a \.zip; set data\.path"):
+        folder.listing(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_an_archive_that_is_none_is_named(tmp_path: Path, content: bytes | None) -> None:
+    where = zip_of(tmp_path / "a.ZIP", {"a.png": IMAGE})
+    where.write_bytes(where.read_bytes()[:-30] if content is None else content)
+    with pytest.raises(UsageError, match=rf"^{where}: File is not a zip file"):
+        folder.listing(where)
+
+
+def test_a_folder_and_its_archive_have_one_digest(tmp_path: Path) -> None:
+    files = {"b/2.png": grey(2), "a/ä 1.png": grey(1), "c.png": grey(3), "a/x.txt": b"ignored"}
+    of_folder, of_archive = (folder.listing(where).digest() for where in both(tmp_path, files))
+    assert of_folder == of_archive
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"a/1.png": grey(1), "a/2.png": grey(3)},  # contents
+        {"a/1.png": grey(1), "b/2.png": grey(2)},  # label
+        {"a/1.png": grey(1), "a/3.png": grey(2)},  # name
+        {"a/1.png": grey(2), "a/2.png": grey(1)},  # exchanged
+        {"a/1.png": grey(1)},
+        {"train/a/1.png": grey(1), "test/a/2.png": grey(2)},
+    ],
+)
+def test_the_digest_changes_with_contents_names_labels_and_splits(tmp_path: Path, changed: dict[str, bytes]) -> None:
+    one = folder.listing(folder_of(tmp_path / "one", {"a/1.png": grey(1), "a/2.png": grey(2)}))
+    other = folder.listing(folder_of(tmp_path / "other", changed))
+    assert one.digest() != other.digest()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
+def test_every_format_is_decoded(tmp_path: Path, suffix: str) -> None:
+    form = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}[suffix]
+    content = encoded(Image.new("RGB", (5, 3), (200, 100, 0)), form)
+    for where in both(tmp_path, {f"a{suffix}": content, f"b{suffix}": content}):
+        files = folder.listing(where)
+        assert len(files) == 2
+        assert files[1].size == (5, 3)
+        np.testing.assert_allclose(np.asarray(files[1].convert("RGB"))[0, 0], (200, 100, 0), atol=4)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_every_mode_of_png_is_decoded(tmp_path: Path, mode: str) -> None:
+    for where in both(tmp_path, {"a.png": encoded(Image.new(mode, (5, 3)))}):
+        assert folder.listing(where)[0].mode == mode
+
+
+def test_the_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (5, 3), colour) for colour in ("red", "blue")]
+    animation = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    image = folder.listing(folder_of(tmp_path / "f", {"a.webp": animation}))[0]
+    assert image.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+
+
+BAD = {
+    "a/empty.png": b"",
+    "b/text.png": b"not an image\n",
+    "c/short.jpg": encoded(Image.effect_noise((64, 48), 90), "JPEG")[:-700],
+    "d/short.png": encoded(Image.effect_noise((64, 48), 90))[:-700],
+    "e/short.webp": encoded(Image.effect_noise((64, 48), 90), "WEBP")[:-700],
+    "f/short.bmp": encoded(Image.effect_noise((64, 48), 90), "BMP")[:-700],
+    "g/header.png": encoded(Image.new("L", (3, 5)))[:20],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_image_that_cannot_be_decoded_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
+    for where in both(tmp_path, {name: BAD[name]}):
+        files = folder.listing(where)
+        with pytest.raises(UsageError, match=rf"^{where}/{name}: \w+"):
+            files[0]
+
+
+def test_an_image_of_too_many_pixels_is_named(tmp_path: Path) -> None:
+    header = bytearray(encoded(Image.new("L", (3, 5)), "BMP"))
+    header[18:26] = (30_000).to_bytes(4, "little") * 2
+    where = folder_of(tmp_path / "f", {"bomb.bmp": bytes(header)})
+    with pytest.raises(UsageError, match=rf"^{where}/bomb.bmp: Image size \(900000000 pixels\) exceeds limit"):
+        folder.listing(where)[0]
+
+
+def test_a_damaged_archive_member_is_named(tmp_path: Path) -> None:
+    where = zip_of(tmp_path / "a.zip", {"a/x.png": IMAGE})
+    content = bytearray(where.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 16] ^= 1  # of the checksum
+    where.write_bytes(content)
+    files = folder.listing(where)
+    with pytest.raises(UsageError, match=rf"^{where}/a/x.png: Bad CRC-32"):
+        files[0]
+    with pytest.raises(UsageError, match=rf"^{where}/a/x.png: Bad CRC-32"):
+        files.digest()
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
+    where = folder_of(tmp_path / "f", {"a/x.png": IMAGE})
+    files = folder.listing(where)
+    (where / "a/x.png").unlink()
+    with pytest.raises(UsageError, match=rf"^{where}/a/x.png: .*No such file"):
+        files.digest()
+
+
+def test_bytes_are_read_by_path(tmp_path: Path) -> None:
+    for where in both(tmp_path, {"a/x.png": grey(1), "b/x.png": grey(2)}):
+        assert folder.listing(where).read(PurePosixPath("b/x.png")) == grey(2)
