@@ -143,6 +143,17 @@ def training(repository: Path, name: str, finished: bool) -> Path:
     return folder
 
 
+def test_clean_removes_what_is_finished_and_keeps_the_rest(repository: Path) -> None:
+    finished, unfinished = training(repository, "aaaa", True), training(repository, "bbbb", False)
+    result = run("clean")
+    assert result.exit_code == 0
+    first, second = result.stdout.splitlines()
+    assert first.split() == ["aaaa", "step", "20", "2.0", "MB", "finished", "0.0", "h", "ago", "removed"]
+    assert second.split() == ["bbbb", "step", "20", "2.0", "MB", "unfinished", "0.0", "h", "ago"]
+    assert not finished.exists()
+    assert unfinished.exists()
+
+
 def test_clean_can_only_list(repository: Path) -> None:
     finished = training(repository, "aaaa", True)
     result = run("clean", "--list")
