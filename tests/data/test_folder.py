@@ -1,10 +1,11 @@
 """Folders and archives of image files: what is found, labelled, split, read, and refused."""
 
+import struct
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ddpm.data import folder
 from ddpm.errors import UsageError
@@ -187,6 +188,79 @@ def test_a_damaged_archive_member_is_named(tmp_path: Path) -> None:
         files[0]
     with pytest.raises(UsageError, match=rf"^{where}/a/x.png: Bad CRC-32"):
         files.digest()
+
+
+def patched(where: Path, place: bytes, offset: int, value: int) -> Path:
+    """The archive with the byte `offset` after each occurrence of `place` set to `value`."""
+    content = bytearray(where.read_bytes())
+    content[content.index(place) + offset] = value
+    where.write_bytes(content)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        (8, 1, "File 'a/x.png' is encrypted"),
+        (10, 99, "That compression method is not supported"),
+        (6, 99, "zip file version 9.9"),
+        (24, 1, "Bad CRC-32"),
+    ],
+)
+def test_an_archive_that_cannot_be_read_is_an_error(tmp_path: Path, offset: int, value: int, reason: str) -> None:
+    where = patched(zip_of(tmp_path / "a.zip", {"a/x.png": IMAGE}), b"PK\x01\x02", offset, value)
+    with pytest.raises(UsageError, match=rf"^{where}.*: {reason}"):
+        folder.listing(where).digest()
+
+
+def test_a_damaged_stream_in_an_archive_is_named(tmp_path: Path) -> None:
+    where = patched(zip_of(tmp_path / "a.zip", {"a/x.png": bytes(range(256)) * 9}), b"a/x.png", 7, 0xFF)
+    with pytest.raises(UsageError, match=rf"^{where}/a/x.png: Error -3 while decompressing"):
+        folder.listing(where).digest()
+
+
+@pytest.mark.parametrize("form", ["./{}", "/{}", "{}", "././/{}"])
+def test_archives_write_paths_in_many_ways(tmp_path: Path, form: str) -> None:
+    names = {"train/a/1.png": grey(1), "test/b/2.png": grey(2)}
+    plain = folder.listing(zip_of(tmp_path / "plain.zip", names))
+    other = folder.listing(zip_of(tmp_path / "other.zip", {form.format(name): names[name] for name in names}))
+    assert other.images == plain.images
+    assert other.digest() == plain.digest()
+
+
+def test_backslashes_separate_folders_in_archives(tmp_path: Path) -> None:
+    where = zip_of(tmp_path / "a.zip", {"a\\1.png": grey(1), "b\\1.png": grey(2)})
+    assert found(where) == [("a/1.png", None, "a"), ("b/1.png", None, "b")]
+    assert folder.listing(where).read(PurePosixPath("b/1.png")) == grey(2)
+
+
+def test_of_two_entries_of_one_path_the_last_counts_as_in_unpacking(tmp_path: Path) -> None:
+    where = zip_of(tmp_path / "a.zip", {"a/x.png": grey(1), "./a/x.png": grey(2)})
+    files = folder.listing(where)
+    assert len(files) == 1
+    assert files[0].getpixel((0, 0)) == 2
+
+
+def test_paths_that_lead_out_of_an_archive_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(IMAGE)
+    assert found(zip_of(tmp_path / "a.zip", {"../secret.png": b"", "a/x.png": IMAGE})) == [("a/x.png", None, "a")]
+
+
+def test_whatever_a_decoder_raises_names_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    where = folder_of(tmp_path / "f", {"a/x.png": IMAGE})
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_end", fail)
+    with pytest.raises(UsageError, match=rf"^{where}/a/x.png: unpack requires a buffer of 4 bytes"):
+        folder.listing(where)[0]
+
+
+@pytest.mark.parametrize("name", ["a/empty.png", "b/text.png"])
+def test_what_is_no_image_is_said_in_words(tmp_path: Path, name: str) -> None:
+    for where in both(tmp_path, {name: BAD[name]}):
+        with pytest.raises(UsageError, match=rf"^{where}/{name}: its contents are no image$"):
+            folder.listing(where)[0]
 
 
 def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
