@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm.errors import UsageError
 
@@ -37,12 +37,12 @@ class Files:
         return len(self.images)
 
     def __getitem__(self, place: int) -> Image.Image:
-        """The decoded picture. Raises `UsageError` that names the file."""
+        """The decoded picture, upright as its orientation tag says. Raises `UsageError` that names the file."""
         path = self.images[place].path
         content = self.read(path)
         try:
             picture = Image.open(BytesIO(content))
-            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)  # decodes it, too
         except UnidentifiedImageError:
             raise UsageError(f"{self.where}/{path}: its contents are no image") from None
         except Exception as error:  # on damaged bytes decoders raise almost anything

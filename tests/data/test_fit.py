@@ -111,22 +111,3 @@ def test_a_transparent_colour_of_a_palette_becomes_black(settings: Settings) -> 
     assert fit(image, settings(channels=3))[:, 0, 0].tolist() == [10, 20, 30]
     image.info["transparency"] = 1
     assert fit(image, settings(channels=3))[:, 0, 0].tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("orientation", "upright"),
-    [
-        (1, [[1, 2, 3], [4, 5, 6]]),
-        (2, [[3, 2, 1], [6, 5, 4]]),
-        (3, [[6, 5, 4], [3, 2, 1]]),
-        (4, [[4, 5, 6], [1, 2, 3]]),
-        (6, [[4, 1], [5, 2], [6, 3]]),
-        (8, [[3, 6], [2, 5], [1, 4]]),
-    ],
-)
-def test_pictures_are_turned_upright(settings: Settings, orientation: int, upright: list[list[int]]) -> None:
-    image = picture([[1, 2, 3], [4, 5, 6]])
-    image.getexif()[0x0112] = orientation
-    (fitted,) = fit(image, settings())
-    rows, columns = np.nonzero(fitted)
-    np.testing.assert_array_equal(fitted[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1], upright)

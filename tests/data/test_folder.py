@@ -150,6 +150,32 @@ def test_the_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
     assert image.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, [[1, 2, 3], [4, 5, 6]]),
+        (2, [[3, 2, 1], [6, 5, 4]]),
+        (3, [[6, 5, 4], [3, 2, 1]]),
+        (4, [[4, 5, 6], [1, 2, 3]]),
+        (6, [[4, 1], [5, 2], [6, 3]]),
+        (8, [[3, 6], [2, 5], [1, 4]]),
+    ],
+)
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_pictures_are_turned_upright(tmp_path: Path, form: str, orientation: int, upright: list[list[int]]) -> None:
+    image = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    where = folder_of(tmp_path / "f", {"a.png": encoded(image, form, exif=exif, lossless=True)})
+    np.testing.assert_array_equal(np.asarray(folder.listing(where)[0].convert("L")), upright)
+
+
+def test_an_orientation_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    where = folder_of(tmp_path / "f", {"a.webp": encoded(Image.new("L", (5, 3)), "WEBP", exif=b"Exif\0\0no TIFF!")})
+    with pytest.raises(UsageError, match=rf"^{where}/a.webp: not a TIFF file"):
+        folder.listing(where)[0]
+
+
 BAD = {
     "a/empty.png": b"",
     "b/text.png": b"not an image\n",
