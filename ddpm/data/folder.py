@@ -1,6 +1,7 @@
 """Image files in a folder or a .zip: which there are, their labels and splits, their bytes."""
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ class Files:
         digest = hashlib.sha256()
         for image in self.images:
             content = self.read(image.path)
-            digest.update(f"{image.split} {image.label} {image.path.name} {len(content)}\n".encode())
+            digest.update(
+                f"{image.split} {image.label} {image.path.name} {len(content)}\n".encode(errors="surrogateescape")
+            )
             digest.update(content)
         return digest.hexdigest()
 
@@ -71,12 +74,14 @@ def listing(where: Path) -> Files:
 
     `train/` and `test/` count as splits where both are there, also below one enclosing folder, as archives often have
     it; one alone is an enclosing folder itself. The first folder below is the label; images in no folder share the
-    label `images`. Hidden files are passed over.
+    label `images`. Hidden files are passed over, links are followed.
     Raises `UsageError` where there are none.
     """
     archive, names = None, dict[PurePosixPath, str]()
     if where.is_dir():
-        paths = [PurePosixPath(path.relative_to(where).as_posix()) for path in where.rglob("*") if path.is_file()]
+        inside = (Path(place, name) for place, _, files in os.walk(where, followlinks=True) for name in files)
+        # A link to nothing is kept, and named when it is read: its image is missing.
+        paths = [PurePosixPath(path.relative_to(where)) for path in inside if path.is_file() or path.is_symlink()]
     elif where.suffix.lower() == ".zip" and where.is_file():
         try:
             archive = zipfile.ZipFile(where)

@@ -1,5 +1,6 @@
 """Folders and archives of image files: what is found, labelled, split, read, and refused."""
 
+import os
 import struct
 from pathlib import Path, PurePosixPath
 
@@ -287,6 +288,29 @@ def test_what_is_no_image_is_said_in_words(tmp_path: Path, name: str) -> None:
     for where in both(tmp_path, {name: BAD[name]}):
         with pytest.raises(UsageError, match=rf"^{where}/{name}: its contents are no image$"):
             folder.listing(where)[0]
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    one, other = (folder_of(tmp_path / name, {os.fsdecode(b"\xff/\xe4.png"): IMAGE}) for name in ("one", "other"))
+    assert folder.listing(one).digest() == folder.listing(other).digest()
+    assert folder.listing(one)[0].size == (3, 5)
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    folder_of(tmp_path / "disk", {"1.png": grey(1), "x/2.png": grey(2)})
+    where = folder_of(tmp_path / "f", {"dog/3.png": grey(3)})
+    (where / "cat").symlink_to(tmp_path / "disk")
+    (where / "dog" / "4.png").symlink_to(tmp_path / "disk" / "1.png")
+    labels = [(path, label) for path, _, label in found(where)]
+    assert labels == [("cat/1.png", "cat"), ("cat/x/2.png", "cat"), ("dog/3.png", "dog"), ("dog/4.png", "dog")]
+    assert folder.listing(where)[3].getpixel((0, 0)) == 1
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    where = folder_of(tmp_path / "f", {"a/x.png": IMAGE})
+    (where / "a" / "y.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UsageError, match=rf"^{where}/a/y.png: .*No such file"):
+        folder.listing(where).digest()
 
 
 def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
