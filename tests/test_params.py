@@ -84,19 +84,19 @@ def test_text_is_no_integer(key: str) -> None:
         ("data.channels", 2, "must be 1 or 3"),
         ("data.image_size", 1, "must be greater than or equal to 2"),
         ("network.dropout", -0.1, "must be greater than or equal to 0"),
-        ("network.multipliers", [], "at least 1 item"),
+        ("network.multipliers", [], ": list must have at least 1 item"),
         ("network.multipliers", "12", "must be a valid list"),
         ("sample.clip", None, "must be a valid boolean"),
         ("sample.guidance", 1.5, "must be None"),
         ("sample.eta", 1.5, "must be less than or equal to 1"),
         ("evaluate.neighbours", 65, "must be less than or equal to 64"),
-        ("runtime.device", "gpu", "match pattern"),
-        ("tracking.experiment", "", "at least 1 character"),
+        ("runtime.device", "gpu", ": string must match pattern"),
+        ("tracking.experiment", "", ": string must have at least 1 character"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_rule(key: str, value: object, rule: str) -> None:
     (line,) = complaints({key: value})
-    assert line.startswith(f"{key} = {value!r}: must ")
+    assert line.startswith(f"{key} = {value!r}: ")
     assert rule in line
 
 
@@ -111,6 +111,8 @@ def test_a_wrong_item_of_a_list_is_named_by_its_place() -> None:
 def test_an_unknown_key_is_named() -> None:
     assert complaints({"train.learningrate": 3}) == ["train.learningrate = 3: there is no such key"]
     assert complaints({"model": {}}) == ["model = {}: there is no such key"]
+    assert complaints({"train.learning-rate": 3}) == ["train.learning-rate = 3: there is no such key"]
+    assert complaints({"train ": {}}) == ["train  = {}: there is no such key"]
 
 
 def test_a_missing_section_or_key_is_named() -> None:
@@ -209,6 +211,13 @@ def test_a_file_that_is_no_yaml_is_refused_by_name_and_line(tmp_path: Path) -> N
     path = tmp_path / "params.yaml"
     path.write_text("data:\n  source: [\n")
     with pytest.raises(params.ParamsError, match=rf"(?s){path} is not valid YAML: .*line 3"):
+        params.load(path)
+
+
+def test_a_file_that_is_no_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes("data: {}  # Größe\n".encode("latin-1"))
+    with pytest.raises(params.ParamsError, match=rf"{path} is not valid YAML: .*utf-8"):
         params.load(path)
 
 
