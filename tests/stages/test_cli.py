@@ -113,6 +113,9 @@ def test_sixteen_images_by_ddim_are_usual(model_file: Path, tmp_path: Path) -> N
         (["--steps", 11], "ddpm: --steps 11: must be between 1 and the model's 10 timesteps"),
         (["--count", 0], "ddpm: --count 0: must be at least 1"),
         (["--device", "cuda:99"], "ddpm: runtime.device = 'cuda:99': this machine has "),
+        (["--device", "gpu"], "ddpm: runtime.device = 'gpu': must be auto, cpu, cuda or cuda:N"),
+        (["--seed", -1], "ddpm: --seed -1: must be between 0 and 2**63 - 1"),
+        (["--steps", 0], "ddpm: --steps 0: must be between 1 and the model's 10 timesteps"),
         (["--model", "absent.safetensors"], "ddpm: absent.safetensors does not exist"),
     ],
 )

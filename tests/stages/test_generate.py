@@ -40,17 +40,22 @@ def test_steps_are_those_asked_for(sampler: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "count", "message"),
+    ("sampler", "steps", "count", "seed", "message"),
     [
-        ("euler", None, 1, "--sampler euler: must be ddim or ancestral"),
-        ("ddim", 11, 1, "--steps 11: must be between 1 and the model's 10 timesteps"),
-        ("ancestral", -1, 1, "--steps -1: must be between 1 and the model's 10 timesteps"),
-        ("ddim", None, 0, "--count 0: must be at least 1"),
+        ("euler", None, 1, 0, "--sampler euler: must be ddim or ancestral"),
+        ("ddim", 11, 1, 0, "--steps 11: must be between 1 and the model's 10 timesteps"),
+        ("ancestral", -1, 1, 0, "--steps -1: must be between 1 and the model's 10 timesteps"),
+        ("ddim", 0, 1, 0, "--steps 0: must be between 1 and the model's 10 timesteps"),
+        ("ddim", None, 0, 0, "--count 0: must be at least 1"),
+        ("ddim", None, 1, -1, "--seed -1: must be between 0 and 2**63 - 1"),
+        ("ddim", None, 1, 2**63, "--seed 9223372036854775808: must be between 0 and 2**63 - 1"),
     ],
 )
-def test_settings_that_are_not_possible_are_named(sampler: str, steps: int | None, count: int, message: str) -> None:
+def test_settings_that_are_not_possible_are_named(
+    sampler: str, steps: int | None, count: int, seed: int, message: str
+) -> None:
     with pytest.raises(UsageError) as caught:
-        generate.settings(sampler, steps, count, 0, 10)
+        generate.settings(sampler, steps, count, seed, 10)
     assert str(caught.value) == message
 
 
