@@ -146,7 +146,7 @@ def test_a_data_set_that_cannot_be_downloaded_is_an_error_that_says_where_to_put
     with pytest.raises(UsageError) as caught:
         sources.load(settings(source=name, seed=None), tmp_path / "root")
     assert str(caught.value).startswith(f"data.source = '{name}': ")
-    assert f"is not under {tmp_path}/root and could not be downloaded" in str(caught.value)
+    assert f"is not whole under {tmp_path}/root and could not be downloaded" in str(caught.value)
     assert f"Set runtime.data_root to the folder that holds {place}, " in str(caught.value)
 
 
@@ -155,8 +155,21 @@ def test_a_data_set_with_files_missing_is_an_error(
 ) -> None:
     no_network(monkeypatch)
     write_idx(tmp_path, "mnist", {"train": 3})
-    with pytest.raises(UsageError, match="MNIST is not under"):
+    with pytest.raises(UsageError, match="MNIST is not whole under"):
         sources.load(settings(source="mnist", seed=None), tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 30])
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_files_that_an_interrupted_download_cut_off_are_an_error(
+    kind: str, kept: int, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    write_idx(tmp_path, "kmnist", {"train": 40, "t10k": 40})
+    path = tmp_path / "KMNIST" / "raw" / f"t10k-{kind}-ubyte"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UsageError, match=rf"KMNIST is not whole under .* remove {tmp_path}/KMNIST/raw and run"):
+        sources.load(settings(source="kmnist", seed=None), tmp_path)
 
 
 FILES = {f"{'abc'[n % 3]}/{n:02}.png": grey(n) for n in range(30)}
