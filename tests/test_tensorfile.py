@@ -171,7 +171,7 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path, read: Any) -> None:
             read(path)
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"ddpm": "no JSON"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"ddpm": "no JSON"}, {"ddpm": "null"}])
 def test_a_file_of_others_is_named(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(2)}, path, metadata)
