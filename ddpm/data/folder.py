@@ -72,9 +72,9 @@ class Files:
 def listing(where: Path) -> Files:
     """Find the images of a folder or .zip, in the order of their paths.
 
-    `train/` and `test/` count as splits where both are there, also below one enclosing folder, as archives often have
-    it; one alone is an enclosing folder itself. The first folder below is the label; images in no folder share the
-    label `images`. Hidden files are passed over, links are followed.
+    One folder around all others, as archives often have it, is passed over. `train/` and `test/` count as splits where
+    both are there; one alone is such an enclosing folder. The first folder below is the label; images in no folder
+    share the label `images`. Hidden files are passed over, links are followed.
     Raises `UsageError` where there are none.
     """
     archive, names = None, dict[PurePosixPath, str]()
@@ -110,7 +110,8 @@ def _described(paths: list[PurePosixPath]) -> Iterator[ImageFile]:
     tops = {path.parts[0] for path in paths}
     below = {path.parts[1] for path in paths if len(path.parts) > 2}
     alone = tops if len(tops) == 1 else set()
-    depth = 1 if alone and ({"train", "test"} <= below or alone & {"train", "test"}) else 0  # of an enclosing folder
+    only_folders = all(len(path.parts) > 2 for path in paths)
+    depth = 1 if alone and (only_folders or {"train", "test"} <= below or alone & {"train", "test"}) else 0
     has_splits = {"train", "test"} <= (below if depth else tops)
     for path in paths:
         folders = path.parts[depth:-1]

@@ -63,6 +63,19 @@ def test_train_and_test_folders_are_splits(tmp_path: Path, enclosing: str) -> No
         ]
 
 
+def test_an_archive_with_an_enclosing_folder_is_the_folder(tmp_path: Path) -> None:
+    files = {"cat/1.png": grey(1), "cat/x/2.png": grey(2), "dog/3.png": grey(3)}
+    of_folder = folder.listing(folder_of(tmp_path / "pets", files))
+    of_archive = folder.listing(zip_of(tmp_path / "pets.zip", {f"pets/{name}": files[name] for name in files}))
+    assert [image.label for image in of_archive.images] == ["cat", "cat", "dog"]
+    assert of_archive.digest() == of_folder.digest()
+
+
+def test_one_class_alone_is_no_enclosing_folder(tmp_path: Path) -> None:
+    for where in both(tmp_path, {"cat/1.png": IMAGE, "cat/x/2.png": IMAGE}):
+        assert [label for _, _, label in found(where)] == ["cat", "cat"]
+
+
 @pytest.mark.parametrize("only", ["train", "test"])
 def test_one_split_alone_is_an_enclosing_folder(tmp_path: Path, only: str) -> None:
     for where in both(tmp_path, {f"{only}/cat/1.png": IMAGE, f"{only}/dog/2.png": IMAGE, f"{only}/3.png": IMAGE}):
