@@ -189,6 +189,7 @@ def test_values_that_do_not_go_together_are_named(changes: dict[str, Any], compl
         {"data.source": "folder", "data.path": "a.zip", "data.digest": "0" * 64},
         {"train.steps": 0, "train.init": "model.safetensors"},
         {"train.grad_clip": None, "train.warmup": 0},
+        {"data.image_size": 6, "network.attention": [6, 3]},
         {"diffusion.beta_start": 0.02},
     ],
 )

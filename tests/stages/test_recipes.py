@@ -88,6 +88,12 @@ def test_lists_are_replaced_whole(composed: Composed) -> None:
     assert len(differences(text)) == 2
 
 
+def test_long_values_stay_on_their_line(composed: Composed) -> None:
+    path = " ".join(["a folder of a long name"] * 9)
+    text = composed(f"train:\n  init: {path}\n")
+    assert [new.split(" #")[0].strip() for _, new in differences(text)] == [f"init: {path}"]
+
+
 def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
     text = composed("evaluate:\n  extractor: inception\n  classifier: null\nsample:\n  sampler: ancestral\n"
                     "  eta: null\n  sigma: small\n")  # fmt: skip
