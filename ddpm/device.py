@@ -27,7 +27,10 @@ def resolve(name: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if available else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"runtime.device = {name!r}: must be auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= available:
         raise UsageError(f"runtime.device = {name!r}: this machine has {available} CUDA devices; use cpu or auto")
     return device

@@ -182,7 +182,7 @@ def load(path: Path) -> Params:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from error
     return check(values, str(path))
 
@@ -207,13 +207,13 @@ def _message(name: str, complaints: list[str]) -> str:
 
 def _complaint(error: dict[str, Any]) -> str:
     """One line of a pydantic error: the key as one writes it after `-S`, the value, and the rule."""
-    key = ".".join(part for part in map(str, error["loc"]) if part.isidentifier() or part.isdigit())
+    key = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
         return f"{key}: is missing; recipes/default.yaml shows every section and key"
     if error["type"] == "extra_forbidden":
         return f"{key} = {error['input']!r}: there is no such key"
-    rule = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{key} = {error['input']!r}: must be {rule}"
+    rule = error["msg"].replace("Input should be ", "must be ").replace(" should ", " must ")
+    return f"{key} = {error['input']!r}: {rule[0].lower()}{rule[1:]}"
 
 
 def _conflicts(params: Params) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Tensors with a description, in one safetensors file: written atomically, memory-mapped when read.
 
-A file's metadata is JSON under the keys that the caller chooses, plus `digest`, the sha256 of names, shapes and bytes
+A file's metadata is JSON under the keys that the caller chooses, plus `digest`, the sha256 of names, sizes and bytes
 of all tensors, so that a large file can be recognised by its header alone.
 """
 
@@ -125,7 +125,7 @@ def _encode(metadata: Mapping[str, Any]) -> dict[str, str]:
 def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         return dict(json.loads((metadata or {})["ddpm"]))
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise TensorFileError(f"{path} was not written by this project: it carries no description") from None
 
 

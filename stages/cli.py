@@ -139,11 +139,12 @@ def clean(
         for folder in folders:
             last = max(folder.states, default=0)
             status = "finished" if folder.finished else "unfinished"
-            removed = folder.finished and not keep and folder.remove()
-            typer.echo(
+            line = (
                 f"{folder.path.name}  step {last:>8}  {folder.size / 1e6:8.1f} MB  {status:<10} "
-                f"{resumable.age(folder.modified)} ago{'  removed' if removed else ''}"
+                f"{resumable.age(folder.modified)} ago"
             )
+            removed = folder.finished and not keep and folder.remove()
+            typer.echo(f"{line}  removed" if removed else line)
 
 
 if __name__ == "__main__":

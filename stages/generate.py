@@ -27,11 +27,14 @@ def settings(sampler: str, steps: int | None, count: int, seed: int, timesteps: 
     """
     if sampler not in ("ddim", "ancestral"):
         raise UsageError(f"--sampler {sampler}: must be ddim or ancestral")
-    steps = steps or (min(50, timesteps) if sampler == "ddim" else timesteps)
+    if steps is None:
+        steps = min(50, timesteps) if sampler == "ddim" else timesteps
     if not 1 <= steps <= timesteps:
         raise UsageError(f"--steps {steps}: must be between 1 and the model's {timesteps} timesteps")
     if count < 1:
         raise UsageError(f"--count {count}: must be at least 1")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed}: must be between 0 and 2**63 - 1")
     ddim = sampler == "ddim"
     return Sample(
         seed=seed,

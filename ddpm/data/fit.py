@@ -9,13 +9,13 @@ _ANTIALIASED = Image.Resampling.BICUBIC  # Pillow widens the filter when it shri
 
 
 def fit(picture: Image.Image, settings: Data) -> np.ndarray:
-    """uint8 (channels, image_size, image_size), upright as the camera's orientation tag says.
+    """uint8 (channels, image_size, image_size).
 
     `pad` keeps the proportions, never enlarges, and centres on black; `resize` stretches to the square; `crop` scales
     the shorter side to the size and keeps the centre.
     """
     size = (settings.image_size, settings.image_size)
-    picture = _in_mode(ImageOps.exif_transpose(picture), "L" if settings.channels == 1 else "RGB")
+    picture = _in_mode(picture, "L" if settings.channels == 1 else "RGB")
     if settings.fit == "crop":
         picture = ImageOps.fit(picture, size, _ANTIALIASED)
     elif settings.fit == "resize" and picture.size != size:

@@ -1,14 +1,15 @@
 """Image files in a folder or a .zip: which there are, their labels and splits, their bytes."""
 
 import hashlib
+import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm.errors import UsageError
 
@@ -30,34 +31,40 @@ class Files:
 
     where: Path
     archive: zipfile.ZipFile | None
+    names: Mapping[PurePosixPath, str]  # in the archive, by the path that unpacking would give
     images: tuple[ImageFile, ...]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, place: int) -> Image.Image:
-        """The decoded picture. Raises `UsageError` that names the file."""
+        """The decoded picture, upright as its orientation tag says. Raises `UsageError` that names the file."""
         path = self.images[place].path
+        content = self.read(path)
         try:
-            picture = Image.open(BytesIO(self.read(path)))
-            picture.load()
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            picture = Image.open(BytesIO(content))
+            ImageOps.exif_transpose(picture, in_place=True)  # decodes it, too
+        except UnidentifiedImageError:
+            raise UsageError(f"{self.where}/{path}: its contents are no image") from None
+        except Exception as error:  # on damaged bytes decoders raise almost anything
             raise UsageError(f"{self.where}/{path}: {error}") from error
         return picture
 
     def read(self, path: PurePosixPath) -> bytes:
-        """A file's bytes."""
-        return (self.where / path).read_bytes() if self.archive is None else self.archive.read(str(path))
+        """A file's bytes. Raises `UsageError` that names it."""
+        try:
+            return (self.where / path).read_bytes() if self.archive is None else self.archive.read(self.names[path])
+        except Exception as error:  # so do archives: damaged, encrypted, or compressed in an unknown way
+            raise UsageError(f"{self.where}/{path}: {error}") from error
 
     def digest(self) -> str:
         """The sha256 of all paths and contents, the same for a folder and for its .zip."""
         digest = hashlib.sha256()
         for image in self.images:
-            try:
-                content = self.read(image.path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise UsageError(f"{self.where}/{image.path}: {error}") from error
-            digest.update(f"{image.split} {image.label} {image.path.name} {len(content)}\n".encode())
+            content = self.read(image.path)
+            digest.update(
+                f"{image.split} {image.label} {image.path.name} {len(content)}\n".encode(errors="surrogateescape")
+            )
             digest.update(content)
         return digest.hexdigest()
 
@@ -65,26 +72,34 @@ class Files:
 def listing(where: Path) -> Files:
     """Find the images of a folder or .zip, in the order of their paths.
 
-    `train/` and `test/` count as splits where both are there, also below one enclosing folder, as archives often have
-    it; one alone is an enclosing folder itself. The first folder below is the label; images in no folder share the
-    label `images`. Hidden files are passed over.
+    One folder around all others, as archives often have it, is passed over. `train/` and `test/` count as splits where
+    both are there; one alone is such an enclosing folder. The first folder below is the label; images in no folder
+    share the label `images`. Hidden files are passed over, links are followed.
     Raises `UsageError` where there are none.
     """
-    archive = None
+    archive, names = None, dict[PurePosixPath, str]()
     if where.is_dir():
-        paths = [PurePosixPath(path.relative_to(where).as_posix()) for path in where.rglob("*") if path.is_file()]
+        inside = (Path(place, name) for place, _, files in os.walk(where, followlinks=True) for name in files)
+        # A link to nothing is kept, and named when it is read: its image is missing.
+        paths = [PurePosixPath(path.relative_to(where)) for path in inside if path.is_file() or path.is_symlink()]
     elif where.suffix.lower() == ".zip" and where.is_file():
         try:
             archive = zipfile.ZipFile(where)
-        except zipfile.BadZipFile as error:
+        except Exception as error:
             raise UsageError(f"{where}: {error}") from error
-        paths = [PurePosixPath(entry.filename) for entry in archive.infolist() if not entry.is_dir()]
+        names = {_unpacked(entry.filename): entry.filename for entry in archive.infolist() if not entry.is_dir()}
+        paths = list(names)
     else:
         raise UsageError(f"{where} is neither a folder nor a .zip; set data.path, relative to runtime.data_root")
     found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not _hidden(path))
     if not found:
         raise UsageError(f"{where} holds no images ({', '.join(SUFFIXES)}) among its {len(paths)} files")
-    return Files(where, archive, tuple(_described(found)))
+    return Files(where, archive, names, tuple(_described(found)))
+
+
+def _unpacked(name: str) -> PurePosixPath:
+    """Where unpacking would put it. Some archivers write ./a, /a or a\\b; of equal paths the last one stays."""
+    return PurePosixPath(name.replace("\\", "/").lstrip("/"))
 
 
 def _hidden(path: PurePosixPath) -> bool:
@@ -95,7 +110,8 @@ def _described(paths: list[PurePosixPath]) -> Iterator[ImageFile]:
     tops = {path.parts[0] for path in paths}
     below = {path.parts[1] for path in paths if len(path.parts) > 2}
     alone = tops if len(tops) == 1 else set()
-    depth = 1 if alone and ({"train", "test"} <= below or alone & {"train", "test"}) else 0  # of an enclosing folder
+    only_folders = all(len(path.parts) > 2 for path in paths)
+    depth = 1 if alone and (only_folders or {"train", "test"} <= below or alone & {"train", "test"}) else 0
     has_splits = {"train", "test"} <= (below if depth else tops)
     for path in paths:
         folders = path.parts[depth:-1]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.error import URLError
 
 import numpy as np
 from PIL import Image
@@ -136,12 +136,12 @@ def _torchvision(name: str, root: Path) -> tuple[Split, Split]:
     for split in ("train", "test"):
         try:
             dataset = kind(root, train=split == "train", download=True)  # downloads only what is not there
-        except (OSError, RuntimeError, URLError) as error:
+        except (OSError, RuntimeError, ValueError, HTTPException) as error:
+            place = "cifar-10-batches-py/" if name == "cifar10" else f"{kind.__name__}/raw/"
             raise UsageError(
-                f"data.source = {name!r}: {kind.__name__} is not under {root} and could not be downloaded ({error}). "
-                f"Set runtime.data_root to the folder that holds "
-                f"{'cifar-10-batches-py/' if name == 'cifar10' else kind.__name__ + '/raw/'}, "
-                f"or run this once with a network"
+                f"data.source = {name!r}: {kind.__name__} is not whole under {root} and could not be downloaded "
+                f"({error}). Set runtime.data_root to the folder that holds {place}, or remove {root / place} and run "
+                f"this once with a network"
             ) from error
         values, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
         classes = [str(label) for label in dataset.classes]

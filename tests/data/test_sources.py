@@ -1,0 +1,235 @@
+"""Sources give the same images, labels and splits whenever they are asked."""
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from torchvision import datasets
+from torchvision.datasets import cifar, mnist
+
+from ddpm.data import sources
+from ddpm.errors import UsageError
+from tests.data.conftest import Settings
+from tests.data.files import folder_of, grey, zip_of
+
+IDX = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+Named = Literal["mnist", "fashion-mnist", "kmnist", "cifar10"]
+
+
+def write_idx(root: Path, name: str, counts: dict[str, int]) -> dict[str, np.ndarray]:
+    """The four files of an MNIST-like data set, images of 6 rows and 7 columns; returns the images by split."""
+    raw = root / IDX[name] / "raw"
+    raw.mkdir(parents=True)
+    images = {}
+    for split, count in counts.items():
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 6, 7), dtype=np.uint8)
+        images["test" if split == "t10k" else split] = pixels
+        sizes = np.array([count, 6, 7], ">i4").tobytes()
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
+        labels = bytes(place % 10 for place in range(count))
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels)
+    return images
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """CIFAR-10's batches with two images each, accepted without their md5; returns the images (12, 32, 32, 3)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+    names = [f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]
+    (root / "cifar-10-batches-py").mkdir(parents=True)
+    for batch, name in enumerate(names):
+        content = {"data": pixels[2 * batch : 2 * batch + 2].reshape(2, -1), "labels": [batch, batch + 1]}
+        (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
+    labels = {"label_names": ["airplane", *(f"class {n}" for n in range(1, 10))]}
+    (root / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps(labels))
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, None] for name in names[:5]])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [[names[5], None]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {**datasets.CIFAR10.meta, "md5": None})
+    return pixels.transpose(0, 2, 3, 1)
+
+
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network in tests")
+
+    monkeypatch.setattr(mnist, "download_and_extract_archive", refuse)
+    monkeypatch.setattr(cifar, "download_and_extract_archive", refuse)
+
+
+def pixels(split: sources.Split) -> np.ndarray:
+    return np.stack([np.asarray(split.picture(place)) for place in range(len(split))])
+
+
+def test_digits_are_divided_once_and_wholly(settings: Settings, tmp_path: Path) -> None:
+    train, test = sources.load(settings(), tmp_path)
+    assert (len(train), len(test)) == (1527, 270)  # 15 % of 1797
+    assert sorted([*train.places, *test.places]) == list(range(1797))
+    assert train.classes == test.classes == [str(n) for n in range(10)]
+    assert (train.source, test.source) == ({"name": "digits", "split": "train"}, {"name": "digits", "split": "test"})
+
+
+def test_digits_are_those_of_scikit_learn(settings: Settings, tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for split in sources.load(settings(), tmp_path):
+        np.testing.assert_allclose(pixels(split), digits.images[split.places] / 16 * 255, atol=0.5)
+        np.testing.assert_array_equal(split.labels, digits.target[split.places])
+
+
+def test_every_class_is_divided_in_the_same_proportion(settings: Settings, tmp_path: Path) -> None:
+    train, test = sources.load(settings(), tmp_path)
+    tests, all_of_class = np.bincount(test.labels), np.bincount(test.labels) + np.bincount(train.labels)
+    assert (abs(tests - 0.15 * all_of_class) <= 1).all()
+
+
+def test_the_same_seed_gives_the_same_split_and_another_one_another(settings: Settings, tmp_path: Path) -> None:
+    (one, _), (again, _), (other, _) = (sources.load(settings(seed=seed), tmp_path) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.places, again.places)
+    assert not np.array_equal(one.places, other.places)
+
+
+def test_the_split_is_drawn_within_classes() -> None:
+    labels = np.repeat([0, 1], [20, 20])
+    drawn = {tuple(sources.stratified(labels, seed)[1]) for seed in range(20)}
+    assert len(drawn) > 15
+    assert {(places < 20).sum() for places in map(np.array, drawn)} == {3}
+
+
+@pytest.mark.parametrize(("count", "tests"), [(2, 1), (3, 1), (10, 2), (100, 15)])
+def test_there_is_always_an_image_to_test_with(count: int, tests: int) -> None:
+    train, test = sources.stratified(np.zeros(count, np.int64), 0)
+    assert (len(train), len(test)) == (count - tests, tests)
+
+
+def test_one_image_cannot_be_split() -> None:
+    with pytest.raises(UsageError, match="1 images cannot be split"):
+        sources.stratified(np.zeros(1, np.int64), 0)
+
+
+@pytest.mark.parametrize("name", IDX)
+def test_idx_files_are_read_from_where_torchvision_keeps_them(
+    name: Named, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    images = write_idx(tmp_path, name, {"train": 12, "t10k": 5})
+    for split in sources.load(settings(source=name, seed=None), tmp_path):
+        np.testing.assert_array_equal(pixels(split), images[split.source["split"]])
+        assert split.labels.tolist() == [place % 10 for place in range(len(split))]
+        assert split.labels.dtype == np.int64
+        assert len(split.classes) == 10
+        assert split.source["name"] == name
+
+
+def test_cifar_batches_are_read_in_colour(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_network(monkeypatch)
+    images = write_cifar(tmp_path, monkeypatch)
+    train, test = sources.load(settings(source="cifar10", seed=None, channels=3), tmp_path)
+    np.testing.assert_array_equal(pixels(train), images[:10])
+    np.testing.assert_array_equal(pixels(test), images[10:])
+    assert train.labels.tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert test.labels.tolist() == [5, 6]
+    assert train.classes[0] == "airplane"
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [*((name, f"{folder}/raw/") for name, folder in IDX.items()), ("cifar10", "cifar-10-batches-py/")],
+)
+def test_a_data_set_that_cannot_be_downloaded_is_an_error_that_says_where_to_put_it(
+    name: Named, place: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    with pytest.raises(UsageError) as caught:
+        sources.load(settings(source=name, seed=None), tmp_path / "root")
+    assert str(caught.value).startswith(f"data.source = '{name}': ")
+    assert f"is not whole under {tmp_path}/root and could not be downloaded" in str(caught.value)
+    assert f"Set runtime.data_root to the folder that holds {place}, " in str(caught.value)
+
+
+def test_a_data_set_with_files_missing_is_an_error(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    write_idx(tmp_path, "mnist", {"train": 3})
+    with pytest.raises(UsageError, match="MNIST is not whole under"):
+        sources.load(settings(source="mnist", seed=None), tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 30])
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_files_that_an_interrupted_download_cut_off_are_an_error(
+    kind: str, kept: int, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_network(monkeypatch)
+    write_idx(tmp_path, "kmnist", {"train": 40, "t10k": 40})
+    path = tmp_path / "KMNIST" / "raw" / f"t10k-{kind}-ubyte"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UsageError, match=rf"KMNIST is not whole under .* remove {tmp_path}/KMNIST/raw and run"):
+        sources.load(settings(source="kmnist", seed=None), tmp_path)
+
+
+FILES = {f"{'abc'[n % 3]}/{n:02}.png": grey(n) for n in range(30)}
+
+
+def test_a_folder_without_splits_is_divided_by_class(settings: Settings, tmp_path: Path) -> None:
+    folder_of(tmp_path / "pets", FILES)
+    train, test = sources.load(settings(source="folder", path="pets"), tmp_path)
+    assert (len(train), len(test)) == (26, 4)
+    assert train.classes == ["a", "b", "c"]
+    assert np.bincount(test.labels).tolist() in ([1, 1, 2], [1, 2, 1], [2, 1, 1])
+    for split in (train, test):
+        levels = pixels(split)[:, 0, 0]
+        np.testing.assert_array_equal(levels % 3, split.labels)
+
+
+def test_a_folder_and_its_archive_are_the_same_source(settings: Settings, tmp_path: Path) -> None:
+    folder_of(tmp_path / "pets", FILES)
+    zip_of(tmp_path / "pets.zip", FILES)
+    of_folder = sources.load(settings(source="folder", path="pets"), tmp_path)
+    of_archive = sources.load(settings(source="folder", path="pets.zip"), tmp_path)
+    for one, other in zip(of_folder, of_archive, strict=True):
+        assert one.source == other.source
+        np.testing.assert_array_equal(one.places, other.places)
+        np.testing.assert_array_equal(pixels(one), pixels(other))
+
+
+def test_another_seed_divides_a_folder_otherwise(settings: Settings, tmp_path: Path) -> None:
+    folder_of(tmp_path / "pets", FILES)
+    one, other = (sources.load(settings(source="folder", path="pets", seed=seed), tmp_path)[1] for seed in (0, 1))
+    assert not np.array_equal(one.places, other.places)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_splits_of_a_folder_are_honoured(settings: Settings, tmp_path: Path, seed: int) -> None:
+    files = {"train/b/1.png": grey(1), "train/c/2.png": grey(2), "test/a/3.png": grey(3), "test/b/4.png": grey(4)}
+    zip_of(tmp_path / "pets.zip", files)
+    train, test = sources.load(settings(source="folder", path="pets.zip", seed=seed), tmp_path)
+    assert pixels(train)[:, 0, 0].tolist() == [1, 2]
+    assert pixels(test)[:, 0, 0].tolist() == [3, 4]
+    assert train.classes == test.classes == ["a", "b", "c"]
+    assert (train.labels.tolist(), test.labels.tolist()) == ([1, 2], [0, 1])
+
+
+def test_a_digest_pins_the_images_of_a_folder(settings: Settings, tmp_path: Path) -> None:
+    where = folder_of(tmp_path / "pets", FILES)
+    free, _ = sources.load(settings(source="folder", path="pets"), tmp_path)
+    digest = free.source["files_sha256"]
+    pinned, _ = sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
+    assert (free.source["pinned"], pinned.source["pinned"]) == (False, True)
+    (where / "a/00.png").write_bytes(grey(200))
+    with pytest.raises(
+        UsageError, match=rf"data\.digest = {digest}: the images in {where} have \w{{64}}; they changed"
+    ):
+        sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
+
+
+def test_where_a_folder_lies_does_not_matter(settings: Settings, tmp_path: Path) -> None:
+    where = folder_of(tmp_path / "pets", FILES)
+    shutil.copytree(where, tmp_path / "else" / "other")
+    one, _ = sources.load(settings(source="folder", path="pets"), tmp_path)
+    other, _ = sources.load(settings(source="folder", path="other"), tmp_path / "else")
+    assert one.source == other.source

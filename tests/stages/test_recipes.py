@@ -1,0 +1,163 @@
+"""Recipes: every one is usable, keeps the comments, and is laid on the default alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddpm import params
+from ddpm.errors import UsageError
+from stages import recipes
+from tests.stages.conftest import ROOT
+
+FOLDER = ROOT / "recipes"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+DEFAULT = (FOLDER / "default.yaml").read_text(encoding="utf-8")
+Composed = Callable[[str], str]
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Composed:
+    """A function that composes a recipe from its text."""
+    (tmp_path / "default.yaml").write_text(DEFAULT, encoding="utf-8")
+
+    def compose(text: str) -> str:
+        (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+        return recipes.compose("x", tmp_path)
+
+    return compose
+
+
+def differences(text: str) -> list[tuple[str, str]]:
+    """The lines in which the text, of as many lines as the default, differs from it."""
+    return [(old, new) for old, new in zip(DEFAULT.splitlines(), text.splitlines(), strict=True) if old != new]
+
+
+def comments(text: str) -> set[str]:
+    return {line.split("#", 1)[1].strip() for line in text.splitlines() if "#" in line}
+
+
+def test_the_committed_parameters_are_the_default_recipe() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (FOLDER / "default.yaml").read_bytes()
+
+
+def test_the_default_recipe_is_its_own_text() -> None:
+    assert recipes.compose("default", FOLDER) == DEFAULT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_usable_and_has_what_it_asks_for(name: str) -> None:
+    values = yaml.safe_load(recipes.compose(name, FOLDER))
+    loaded = params.check(values).model_dump()
+    asked = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    for section, changes in asked.items():
+        assert values[section] == values[section] | changes
+        assert set(loaded[section]) == set(values[section])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_keeps_the_comments_of_what_it_does_not_replace(name: str) -> None:
+    kept = comments(DEFAULT[DEFAULT.index("\ntrain:") : DEFAULT.index("\nevaluate:")])
+    assert kept <= comments(recipes.compose(name, FOLDER))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_says_what_it_is(name: str) -> None:
+    assert recipes.names(FOLDER)[name]
+
+
+def test_changes_keep_everything_else_and_the_comments_beside_them(composed: Composed) -> None:
+    text = composed("# Mine\ntrain:\n  steps: 77\n  learning_rate: 2e-4\n")
+    assert differences(text) == [
+        ("  steps: 1500             # optimizer steps", "  steps: 77               # optimizer steps"),
+        ("  learning_rate: 1.0e-3   # Adam, after the warm-up", "  learning_rate: 2e-4     # Adam, after the warm-up"),
+    ]
+    assert params.check(yaml.safe_load(text)).train.learning_rate == 2e-4
+
+
+def test_nested_values_are_changed_in_place(composed: Composed) -> None:
+    text = composed("evaluate:\n  classifier:\n    steps: 5\n")
+    assert differences(text) == [("    steps: 600", "    steps: 5")]
+
+
+def test_lists_are_replaced_whole(composed: Composed) -> None:
+    text = composed("network:\n  multipliers: [2]\n  attention: []\n")
+    values = yaml.safe_load(text)["network"]
+    assert (values["multipliers"], values["attention"]) == ([2], [])
+    assert len(differences(text)) == 2
+
+
+def test_long_values_stay_on_their_line(composed: Composed) -> None:
+    path = " ".join(["a folder of a long name"] * 9)
+    text = composed(f"train:\n  init: {path}\n")
+    assert [new.split(" #")[0].strip() for _, new in differences(text)] == [f"init: {path}"]
+
+
+def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
+    text = composed("evaluate:\n  extractor: inception\n  classifier: null\nsample:\n  sampler: ancestral\n"
+                    "  eta: null\n  sigma: small\n")  # fmt: skip
+    loaded = params.check(yaml.safe_load(text))
+    assert loaded.evaluate.classifier is None
+    assert (loaded.sample.eta, loaded.sample.sigma) == (None, "small")
+    assert comments(DEFAULT) == comments(text)
+
+
+def test_another_source_replaces_the_section(composed: Composed) -> None:
+    section = "data:\n  source: folder  # mine\n  path: a.zip\n  digest: null\n  image_size: 8\n  channels: 3\n"
+    text = composed(f"{section}  fit: crop\n  seed: 1\n")
+    data = yaml.safe_load(text)["data"]
+    assert (data["source"], data["fit"], data["seed"]) == ("folder", "crop", 1)
+    assert "mine" in comments(text)
+    assert "pixels; images become square" not in comments(text)
+    assert DEFAULT[DEFAULT.index("diffusion:") :] in text
+
+
+def test_another_source_must_be_a_whole_section(composed: Composed) -> None:
+    with pytest.raises(params.ParamsError, match=r"recipe x is not usable:\n  data\.path: is missing"):
+        composed("data:\n  source: folder\n")
+
+
+def test_the_same_source_is_only_changed(composed: Composed) -> None:
+    text = composed("data:\n  source: digits\n  seed: 4\n")
+    assert [new.split(" #")[0].strip() for _, new in differences(text)] == ["seed: 4"]
+
+
+@pytest.mark.parametrize(("section", "key"), [("data", "source"), ("diffusion", "process"), ("network", "kind")])
+def test_another_kind_process_or_source_drops_the_default_values(section: str, key: str, composed: Composed) -> None:
+    with pytest.raises(params.ParamsError) as caught:
+        composed(f"{section}:\n  {key}: other\n")
+    missing = {line.split(":")[0].strip() for line in str(caught.value).splitlines() if "is missing" in line}
+    assert missing == {f"{section}.{name}" for name in yaml.safe_load(DEFAULT)[section] if name != key}
+
+
+def test_a_recipe_is_never_laid_on_another(composed: Composed, tmp_path: Path) -> None:
+    (tmp_path / "y.yaml").write_text("sample:\n  count: 3\n")
+    composed("train:\n  steps: 7\n")
+    values = yaml.safe_load(recipes.compose("y", tmp_path))
+    assert values["sample"]["count"] == 3
+    assert values["train"] == yaml.safe_load(DEFAULT)["train"]
+
+
+def test_a_recipe_of_comments_alone_is_the_default(composed: Composed) -> None:
+    assert composed("# Nothing changes\n") == DEFAULT
+
+
+def test_what_a_recipe_asks_is_checked(composed: Composed) -> None:
+    with pytest.raises(params.ParamsError, match=r"recipe x is not usable:\n  train\.stepz = 3: there is no such key"):
+        composed("train:\n  stepz: 3\n")
+    with pytest.raises(UsageError, match=r"x\.yaml: there is no section 'training' in params\.yaml"):
+        composed("training:\n  steps: 3\n")
+
+
+def test_an_unknown_recipe_is_named_beside_those_there_are(tmp_path: Path) -> None:
+    for name in ("default", "tiny"):
+        (tmp_path / f"{name}.yaml").write_text("# x\n")
+    with pytest.raises(UsageError, match=f"^there is no recipe 'big' in {tmp_path}; there are default, tiny$"):
+        recipes.compose("big", tmp_path)
+
+
+def test_recipes_are_listed_with_the_first_line_of_their_comment(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("# Of the paper.\n# More\n")
+    (tmp_path / "a.yaml").write_text("train:\n  steps: 3\n")
+    assert recipes.names(tmp_path) == {"a": "", "b": "Of the paper."}
