@@ -1,7 +1,7 @@
 """Tensors with a description, in one safetensors file: written atomically, memory-mapped when read.
 
-A file's metadata is JSON under the keys that the caller chooses, plus `digest`, the sha256 of names, sizes and bytes
-of all tensors, so that a large file can be recognised by its header alone.
+A file's metadata is JSON under the keys that the caller chooses, plus `digest`, the sha256 of names, types, shapes and
+bytes of all tensors, so that a large file can be recognised by its header alone.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class TensorFile:
 def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors, and a JSON-able description, atomically. Equal contents give equal bytes."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    description = _encode({**metadata, "digest": _digest({k: _raw(v) for k, v in on_host.items()})})
+    description = _encode({**metadata, "digest": _digest(on_host)})
     with replacing(path) as temporary:
         save_file(on_host, temporary, description)
 
@@ -85,7 +85,7 @@ def create(
             mapped[name] = np.memmap(temporary, dtype, "r+", offset, shape)
             offset += mapped[name].nbytes
         yield mapped
-        digest = _digest({name: np.asarray(array) for name, array in mapped.items()})
+        digest = _digest({name: torch.from_numpy(array) for name, array in mapped.items()})
         for array in mapped.values():
             array.flush()  # type: ignore[attr-defined]
         with temporary.open("r+b") as file:
@@ -105,15 +105,11 @@ def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metad
     return len(text).to_bytes(8, "little") + text
 
 
-def _raw(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.reshape(-1).view(torch.uint8).numpy()
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.nbytes}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -63,6 +63,8 @@ def generate(model: Model, chosen: Sample, out: Path) -> None:
     }
     if out.suffix not in writers:
         raise UsageError(f"--out {out}: must end in .png, .gif or .safetensors, or be a folder")
+    if out.is_dir() if out.suffix else out.is_file():
+        raise UsageError(f"--out {out}: {'a folder' if out.suffix else 'a file'} of that name is in the way")
     writers[out.suffix](model, chosen, out)
 
 

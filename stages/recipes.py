@@ -18,7 +18,7 @@ def names(folder: Path) -> dict[str, str]:
     """All recipes, and the first line of each one's comment."""
     found = {}
     for path in sorted(folder.glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0]
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
         found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return found
 
@@ -31,7 +31,7 @@ def compose(name: str, folder: Path) -> str:
     """
     yaml = _yaml()
     path = folder / f"{name}.yaml"
-    if not path.is_file():
+    if name not in names(folder):
         raise UsageError(f"there is no recipe {name!r} in {folder}; there are {', '.join(names(folder))}")
     whole = yaml.load((folder / "default.yaml").read_text(encoding="utf-8"))
     if name != "default":

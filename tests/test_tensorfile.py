@@ -61,10 +61,11 @@ def test_the_memory_layout_does_not_matter(tmp_path: Path) -> None:
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_the_digest_is_the_sha256_of_names_sizes_and_bytes(tmp_path: Path) -> None:
+def test_the_digest_is_the_sha256_of_names_types_shapes_and_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     tensorfile.write(path, {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([[3], [4]], dtype=torch.uint8)}, {})
-    expected = b"a 2\n" + bytes([3, 4]) + b"b 8\n" + np.array([1, 2], "<f4").tobytes()
+    expected = b"a torch.uint8 [2, 1]\n" + bytes([3, 4])
+    expected += b"b torch.float32 [2]\n" + np.array([1, 2], "<f4").tobytes()
     assert tensorfile.read(path).digest == hashlib.sha256(expected).hexdigest()
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ddpm.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix says: Pillow's others include programs to run
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Files:
         path = self.images[place].path
         content = self.read(path)
         try:
-            picture = Image.open(BytesIO(content))
+            picture = Image.open(BytesIO(content), formats=FORMATS)
             ImageOps.exif_transpose(picture, in_place=True)  # decodes it, too
         except UnidentifiedImageError:
             raise UsageError(f"{self.where}/{path}: its contents are no image") from None
