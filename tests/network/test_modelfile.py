@@ -1,0 +1,103 @@
+"""A model file gives back the model that it was made from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm import tensorfile
+from ddpm.network import modelfile
+from ddpm.network.modelfile import Description
+from ddpm.network.unet import UNet
+from ddpm.params import Diffusion, Network
+
+
+@pytest.fixture
+def description(diffusion_settings: Diffusion, network_settings: Network) -> Description:
+    return Description(diffusion_settings, network_settings, (3, 8, 8), ["cat", "dog"])
+
+
+@pytest.fixture
+def network(description: Description) -> UNet:
+    """A network whose every weight is random."""
+    torch.manual_seed(0)
+    network = description.build()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+@pytest.fixture
+def path(tmp_path: Path, description: Description, network: UNet) -> Path:
+    path = tmp_path / "model.safetensors"
+    modelfile.save(path, description, network.state_dict())
+    return path
+
+
+def test_loaded_model_computes_what_the_saved_one_did(path: Path, description: Description, network: UNet) -> None:
+    model = modelfile.load(path)
+    assert model.description == description
+    x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 20])
+    torch.testing.assert_close(model.denoiser.output(x, t), network(x, t - 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dict(model.network.state_dict()), dict(network.state_dict()), rtol=0, atol=0)
+
+
+def test_loaded_model_carries_its_process_and_value_range(
+    tmp_path: Path, description: Description, network: UNet
+) -> None:
+    changes = {"timesteps": 30, "beta_end": 0.1, "value_range": [0.0, 1.0]}
+    changed = Description(description.diffusion.model_copy(update=changes), description.network, (3, 8, 8), [])
+    modelfile.save(tmp_path / "m.safetensors", changed, network.state_dict())
+    denoiser = modelfile.load(tmp_path / "m.safetensors").denoiser
+    assert denoiser.process.timesteps == 30
+    assert list(denoiser.value_range) == [0.0, 1.0]
+    assert denoiser.process.alpha_bar[1].item() == pytest.approx(0.99)
+
+
+def test_loaded_model_is_ready_to_sample_and_not_to_train(path: Path, description: Description, network: UNet) -> None:
+    dropping = Description(
+        description.diffusion, description.network.model_copy(update={"dropout": 0.5}), (3, 8, 8), ["cat", "dog"]
+    )
+    modelfile.save(path, dropping, network.state_dict())
+    loaded = modelfile.load(path).network
+    assert not any(module.training for module in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_equal_models_give_equal_bytes_and_others_another_digest(
+    tmp_path: Path, path: Path, description: Description, network: UNet
+) -> None:
+    again = tmp_path / "again.safetensors"
+    modelfile.save(again, description, dict(reversed(network.state_dict().items())))
+    assert again.read_bytes() == path.read_bytes()
+    first = modelfile.load(path).digest
+    torch.nn.init.ones_(network.last.get_parameter("bias"))
+    modelfile.save(again, description, network.state_dict())
+    assert modelfile.load(again).digest != first
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(tensorfile.TensorFileError, match=r"nowhere\.safetensors does not exist"):
+        modelfile.load(tmp_path / "nowhere.safetensors")
+
+
+def test_file_of_another_format_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "data.safetensors"
+    tensorfile.write(path, {"images": torch.zeros(2)}, {"format": "ddpm-dataset-1"})
+    with pytest.raises(tensorfile.TensorFileError, match="holds no model"):
+        modelfile.load(path)
+
+
+def test_training_starts_from_the_weights_of_a_model_file(path: Path, description: Description, network: UNet) -> None:
+    torch.manual_seed(1)
+    other = description.build()
+    digest = modelfile.initialise(other, path)
+    torch.testing.assert_close(dict(other.state_dict()), dict(network.state_dict()), rtol=0, atol=0)
+    assert digest == modelfile.load(path).digest
+    assert all(parameter.requires_grad for parameter in other.parameters())
+
+
+def test_model_of_another_shape_cannot_start_a_training(path: Path, network_settings: Network) -> None:
+    wider = UNet(network_settings.model_copy(update={"channels": 12}), 3, 8)
+    with pytest.raises(tensorfile.TensorFileError, match=r"train\.init = .*model\.safetensors"):
+        modelfile.initialise(wider, path)

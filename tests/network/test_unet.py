@@ -1,0 +1,199 @@
+"""The U-Net: its size, its parts, and where it starts."""
+
+import math
+from typing import TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm.network.layers import (
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    TimeEmbedding,
+    Upsample,
+    conv,
+    initialised,
+    sinusoids,
+)
+from ddpm.network.unet import UNet
+from ddpm.params import Network
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def randomised(module: Module, scale: float = 0.3) -> Module:
+    """The module with no weight left at zero, so that every path through it counts."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=scale)
+    return module
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "multipliers", "count"),
+    [
+        (3, 32, [1, 2, 2, 2], 35_746_307),
+        (1, 32, [1, 2, 2, 2], 35_741_697),
+        (3, 256, [1, 1, 2, 2, 4, 4], 113_673_219),
+    ],
+)
+def test_paper_networks_have_the_authors_parameter_counts(
+    network_settings: Network, channels: int, size: int, multipliers: list[int], count: int
+) -> None:
+    paper = {"channels": 128, "multipliers": multipliers, "blocks": 2, "attention": [16], "heads": 1, "groups": 32}
+    with torch.device("meta"):
+        network = UNet(network_settings.model_copy(update=paper), channels, size)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("multipliers", [[1], [1, 2], [1, 2, 3]])
+def test_output_has_the_shape_of_the_input(network_settings: Network, multipliers: list[int], blocks: int) -> None:
+    network = UNet(network_settings.model_copy(update={"multipliers": multipliers, "blocks": blocks}), 3, 8)
+    assert network(images(2, 3, 8, 8), torch.tensor([0, 5])).shape == (2, 3, 8, 8)
+
+
+def test_untrained_network_answers_exactly_zero(network_settings: Network) -> None:
+    assert not UNet(network_settings, 3, 8)(images(2, 3, 8, 8), torch.tensor([0, 5])).any()
+
+
+def test_output_depends_on_image_and_time(network_settings: Network) -> None:
+    network = randomised(UNet(network_settings, 3, 8))
+    x = images(1, 3, 8, 8).expand(3, -1, -1, -1).clone()
+    x[2] += 0.1 * images(3, 8, 8)
+    same, later, other = network(x, torch.tensor([4, 5, 4]))
+    assert (same - later).abs().max() > 1e-3
+    assert (same - other).abs().max() > 1e-3
+
+
+def test_images_of_a_batch_do_not_mix(network_settings: Network) -> None:
+    network = randomised(UNet(network_settings, 3, 8), 0.1)
+    x, index = images(3, 3, 8, 8), torch.tensor([0, 7, 3])
+    together = network(x, index)
+    for i in range(3):
+        torch.testing.assert_close(network(x[i : i + 1], index[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+def test_up_level_meets_what_down_level_kept_last_in_first_out(network_settings: Network) -> None:
+    network = UNet(network_settings.model_copy(update={"multipliers": [1, 2, 3], "blocks": 2}), 3, 8)
+    kept: list[Tensor] = []
+    embedding = network.time(torch.tensor([1]))
+    h = network.first(images(1, 3, 8, 8))
+    for level in network.down:
+        h = level(h, embedding, kept)
+    # Per level two blocks and, but for the last, the halved image.
+    assert [tuple(k.shape[1:]) for k in kept] == [
+        *[(8, 8, 8)] * 2, (8, 4, 4), *[(16, 4, 4)] * 2, (16, 2, 2), *[(24, 2, 2)] * 2
+    ]  # fmt: skip
+
+
+def test_attention_stands_at_the_sizes_asked_for_and_in_the_middle(network_settings: Network) -> None:
+    def count(attention: list[int]) -> int:
+        settings = network_settings.model_copy(update={"attention": attention, "blocks": 2})
+        return sum(isinstance(module, SelfAttention) for module in UNet(settings, 3, 8).modules())
+
+    assert [count([]), count([4]), count([8]), count([4, 8])] == [1, 6, 6, 11]  # 2 down, 3 up each
+
+
+def test_untrained_residual_block_is_its_shortcut(network_settings: Network) -> None:
+    x, embedding = images(2, 8, 4, 6), images(2, 32)
+    assert ResidualBlock(8, 8, network_settings)(x, embedding).equal(x)
+    wider = ResidualBlock(8, 16, network_settings)
+    assert wider(x, embedding).equal(wider.shortcut(x))
+
+
+def test_residual_block_is_the_papers_sequence(network_settings: Network) -> None:
+    block = randomised(ResidualBlock(8, 16, network_settings))
+    x, embedding = images(2, 8, 4, 6), images(2, 32)
+
+    def swish(h: Tensor) -> Tensor:
+        return h / (1 + torch.exp(-h))
+
+    def normalised(h: Tensor, norm: nn.GroupNorm) -> Tensor:
+        groups = h.reshape(2, 4, -1)
+        unit = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, correction=0, keepdim=True) + 1e-6).sqrt()
+        return unit.view_as(h) * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+    h = block.conv_1(swish(normalised(x, block.norm_1))) + block.time(swish(embedding))[:, :, None, None]
+    expected = block.shortcut(x) + block.conv_2(swish(normalised(h, block.norm_2)))
+    torch.testing.assert_close(block(x, embedding), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_acts_in_training_only(network_settings: Network) -> None:
+    block = randomised(ResidualBlock(8, 8, network_settings.model_copy(update={"dropout": 0.5})))
+    x, embedding = images(2, 8, 4, 6), images(2, 32)
+    assert not block(x, embedding).equal(block(x, embedding))
+    block.eval()
+    assert block(x, embedding).equal(block(x, embedding))
+
+
+def test_untrained_attention_is_the_identity(network_settings: Network) -> None:
+    x = images(2, 8, 4, 6)
+    assert SelfAttention(8, network_settings)(x).equal(x)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_attention_is_the_softmax_of_scaled_products(network_settings: Network, heads: int) -> None:
+    attention = randomised(SelfAttention(8, network_settings.model_copy(update={"heads": heads})))
+    x = images(2, 8, 4, 6)
+    h = attention.norm(x)
+    query, key, value = (
+        project(h).reshape(2, heads, 8 // heads, 24) for project in (attention.query, attention.key, attention.value)
+    )
+    weights = torch.einsum("nhcq,nhck->nhqk", query, key).div((8 / heads) ** 0.5).softmax(dim=-1)
+    attended = torch.einsum("nhqk,nhck->nhcq", weights, value).reshape(2, 8, 4, 6)
+    torch.testing.assert_close(attention(x), x + attention.output(attended), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pad", "rows", "columns"),
+    [("asymmetric", [3, 2], [3, 3, 2]), ("symmetric", [2, 3], [2, 3, 3])],
+)
+def test_downsampling_pads_where_it_says(
+    network_settings: Network, pad: str, rows: list[int], columns: list[int]
+) -> None:
+    layer = Downsample(8, network_settings.model_copy(update={"downsample": pad}))
+    nn.init.ones_(layer.conv.get_parameter("weight"))
+    # A kernel of ones over an image of ones counts the pixels that it covers: fewer where it meets the pad.
+    expected = 8 * torch.outer(torch.tensor(rows), torch.tensor(columns)).float()
+    torch.testing.assert_close(layer(torch.ones(2, 8, 4, 6)), expected.expand(2, 8, 2, 3))
+
+
+def test_upsampling_repeats_each_pixel_before_it_smooths() -> None:
+    layer = Upsample(3)
+    nn.init.dirac_(layer.conv.get_parameter("weight"))
+    x = images(2, 3, 4, 6)
+    torch.testing.assert_close(layer(x), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+
+
+def test_sinusoids_are_sines_then_cosines_of_falling_frequencies() -> None:
+    table = sinusoids(torch.tensor([0, 1, 999]), 6)
+    assert table.shape == (3, 6)
+    for row, t in enumerate([0, 1, 999]):
+        angles = [t * math.exp(-math.log(10_000) * i / 2) for i in range(3)]
+        expected = torch.tensor([*map(math.sin, angles), *map(math.cos, angles)])
+        torch.testing.assert_close(table[row], expected, rtol=0, atol=2e-4)
+
+
+def test_time_embedding_is_two_dense_layers_over_sinusoids() -> None:
+    layer = randomised(TimeEmbedding(8))
+    index = torch.tensor([0, 3, 19])
+    hidden = layer.dense_1(sinusoids(index, 8))
+    assert layer(index).shape == (3, 32)
+    torch.testing.assert_close(layer(index), layer.dense_2(hidden * hidden.sigmoid()))
+
+
+def test_weights_start_xavier_uniform_and_biases_zero() -> None:
+    layer = conv(40, 60)
+    bound = (6 / (9 * (40 + 60))) ** 0.5
+    weight = next(layer.parameters()).detach()
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
+    for dense in (initialised(nn.Linear(5, 7)), layer):
+        assert not dict(dense.named_parameters())["bias"].any()

@@ -1,0 +1,127 @@
+"""Samples come in blocks of 16 with seeds of their own, so how they are drawn does not matter."""
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm import images, rng
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.diffusion.process import GaussianProcess
+from ddpm.network.modelfile import Description, Model
+from ddpm.params import Diffusion, Network, Sample
+from ddpm.sampling import blocks
+from ddpm.sampling.blocks import BlockNoise
+
+CPU = torch.device("cpu")
+SHAPE = (3, 8, 4)
+DDIM = {"sampler": "ddim", "sigma": None, "eta": 0.5}
+each_sampler = pytest.mark.parametrize("changes", [{}, DDIM], ids=["ancestral", "ddim"])
+
+
+@pytest.fixture
+def model(diffusion_settings: Diffusion, network_settings: Network) -> Model:
+    """An untrained model whose every weight is random."""
+    torch.manual_seed(0)
+    description = Description(diffusion_settings, network_settings, (3, 8, 8), [])
+    network = description.build().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return Model(description, network, Denoiser(network, GaussianProcess.from_settings(diffusion_settings)), "")
+
+
+def test_batches_are_whole_blocks_that_cover_all_images_in_order() -> None:
+    assert blocks.batches(40, 16) == [(0, 16), (16, 16), (32, 8)]
+    assert blocks.batches(40, 33) == [(0, 32), (32, 8)]
+    assert blocks.batches(48, 32) == [(0, 32), (32, 16)]
+    assert blocks.batches(40, 250) == [(0, 40)]
+    assert blocks.batches(5, 1) == [(0, 5)]
+    assert blocks.batches(20, 1) == [(0, 16), (16, 4)]
+
+
+def test_noise_of_block_j_comes_from_its_own_seed() -> None:
+    noise = BlockNoise(7, 16, 32, SHAPE, CPU)
+    generators = [rng.torch_generator(CPU, 7, "sample", block) for block in (1, 2)]
+    for _ in range(3):
+        expected = torch.cat([torch.randn(16, *SHAPE, generator=generator) for generator in generators])
+        assert noise().equal(expected)
+
+
+def test_noise_does_not_depend_on_how_many_images_are_drawn() -> None:
+    many, few = BlockNoise(7, 0, 40, SHAPE, CPU), BlockNoise(7, 32, 3, SHAPE, CPU)
+    for _ in range(3):
+        assert many()[32:35].equal(few())
+
+
+def test_noise_is_standard_normal_and_new_at_every_draw_and_block() -> None:
+    noise = BlockNoise(7, 0, 512, SHAPE, CPU)
+    first, second = noise(), noise()
+    assert first.shape == (512, *SHAPE)
+    assert first.mean().item() == pytest.approx(0, abs=0.03)
+    assert first.std().item() == pytest.approx(1, abs=0.03)
+    assert not first.equal(second)
+    assert len(first.flatten(1).unique(dim=0)) == 512
+
+
+@each_sampler
+def test_image_does_not_depend_on_the_batch_it_is_in(
+    model: Model, sample_settings: Sample, changes: dict[str, object]
+) -> None:
+    settings = sample_settings.model_copy(update=changes)
+    *_, together = blocks.trajectory(model, settings, 0, 40)
+    apart = [list(blocks.trajectory(model, settings, first, count))[-1].x_0 for first, count in blocks.batches(40, 16)]
+    torch.testing.assert_close(torch.cat(apart), together.x_0, rtol=1e-4, atol=1e-5)
+
+
+@each_sampler
+def test_count_four_gives_the_first_four_images(
+    model: Model, sample_settings: Sample, changes: dict[str, object]
+) -> None:
+    settings = sample_settings.model_copy(update=changes)
+    many = blocks.draw(model, settings)
+    few = blocks.draw(model, settings.model_copy(update={"count": 4, "batch_size": 250}))
+    assert many.shape == (40, 3, 8, 8)
+    assert many.dtype == torch.uint8
+    # Batches of another size may round the network differently: by one grey level at most.
+    torch.testing.assert_close(few.int(), many[:4].int(), rtol=0, atol=1)
+
+
+@each_sampler
+def test_trajectory_runs_from_pure_noise_along_the_times_to_the_image(
+    model: Model, sample_settings: Sample, changes: dict[str, object]
+) -> None:
+    states = list(blocks.trajectory(model, sample_settings.model_copy(update=changes), 16, 3))
+    assert [state.t for state in states] == [20, 16, 12, 8, 4, 0]
+    assert states[0].x_t.equal(BlockNoise(0, 16, 3, (3, 8, 8), CPU)())
+    assert not any(state.x_t.requires_grad for state in states)
+
+
+def test_sampler_settings_reach_the_sampler(model: Model, sample_settings: Sample) -> None:
+    def drawn(**changes: object) -> torch.Tensor:
+        return list(blocks.trajectory(model, sample_settings.model_copy(update=changes), 0, 2))[-1].x_0
+
+    results = [
+        drawn(),
+        drawn(sigma="small"),
+        drawn(clip=False),
+        drawn(seed=1),
+        drawn(steps=4),
+        drawn(**DDIM),
+        drawn(**DDIM | {"eta": 0.0}),
+        drawn(**DDIM | {"clip": False}),
+    ]
+    assert len(torch.stack(results).flatten(1).unique(dim=0)) == len(results)
+
+
+def test_draw_rounds_the_last_state_and_reports_its_progress(model: Model, sample_settings: Sample) -> None:
+    heard: list[int] = []
+    drawn = blocks.draw(model, sample_settings, heard.append)
+    assert heard == [16, 16, 8]
+    *_, last = blocks.trajectory(model, sample_settings, 16, 16)
+    assert drawn[16:32].equal(images.to_uint8(last.x_0, (-1.0, 1.0)))
+
+
+def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -> None:
+    torch.manual_seed(1)
+    first = blocks.draw(model, sample_settings)
+    torch.manual_seed(2)
+    assert blocks.draw(model, sample_settings).equal(first)
