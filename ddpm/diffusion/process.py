@@ -21,7 +21,7 @@ class GaussianProcess:
 
     def __init__(self, alpha_bar: np.ndarray, device: torch.device | str = "cpu") -> None:
         """`alpha_bar`: float64 of shape (T + 1,), decreasing from alpha_bar[0] = 1."""
-        if alpha_bar[0] != 1 or not (np.diff(alpha_bar) < 0).all() or alpha_bar[-1] < 0:
+        if alpha_bar[0] != 1 or not (np.diff(alpha_bar) < 0).all() or alpha_bar[-1] <= 0:
             raise ValueError("alpha_bar must fall strictly from alpha_bar[0] = 1 and stay positive")
         self.timesteps = len(alpha_bar) - 1
         self.alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64, device=device)

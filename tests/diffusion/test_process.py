@@ -142,7 +142,7 @@ def test_tables_are_float64_and_images_keep_their_type(process: GaussianProcess)
     assert process.posterior_mean(x_0, eps, times(5), times(4)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("alpha_bar", [[0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.5, 0.6], [1.0, 0.5, -0.1]])
+@pytest.mark.parametrize("alpha_bar", [[0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.5, 0.6], [1.0, 0.5, 0.0], [1.0, 0.5, -0.1]])
 def test_alpha_bar_that_does_not_fall_from_one_is_rejected(alpha_bar: list[float]) -> None:
     with pytest.raises(ValueError, match="fall strictly"):
         GaussianProcess(np.array(alpha_bar))

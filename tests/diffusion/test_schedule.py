@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ddpm.diffusion import schedule
 from ddpm.params import Diffusion
@@ -40,3 +41,9 @@ def test_paper_schedule_leaves_the_published_signal_at_its_end(paper_settings: D
 def test_one_step_keeps_precision_that_float32_would_lose(paper_settings: Diffusion) -> None:
     alpha_bar = schedule.alpha_bar(schedule.betas(paper_settings))
     assert 1 - alpha_bar[1] == pytest.approx(1e-4, rel=1e-9)
+
+
+def test_schedule_that_leaves_no_signal_is_refused(diffusion_settings: Diffusion) -> None:
+    """From pure noise, eps tells nothing of x_0: dividing by the signal gave images of nan."""
+    with pytest.raises(ValidationError, match="less than 1"):
+        Diffusion.model_validate({**diffusion_settings.model_dump(), "beta_end": 1.0})

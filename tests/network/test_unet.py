@@ -80,17 +80,28 @@ def test_images_of_a_batch_do_not_mix(network_settings: Network) -> None:
         torch.testing.assert_close(network(x[i : i + 1], index[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-def test_up_level_meets_what_down_level_kept_last_in_first_out(network_settings: Network) -> None:
-    network = UNet(network_settings.model_copy(update={"multipliers": [1, 2, 3], "blocks": 2}), 3, 8)
-    kept: list[Tensor] = []
-    embedding = network.time(torch.tensor([1]))
-    h = network.first(images(1, 3, 8, 8))
-    for level in network.down:
-        h = level(h, embedding, kept)
-    # Per level two blocks and, but for the last, the halved image.
-    assert [tuple(k.shape[1:]) for k in kept] == [
-        *[(8, 8, 8)] * 2, (8, 4, 4), *[(16, 4, 4)] * 2, (16, 2, 2), *[(24, 2, 2)] * 2
-    ]  # fmt: skip
+def test_network_walks_down_and_up_as_the_papers_does(network_settings: Network) -> None:
+    network = randomised(UNet(network_settings.model_copy(update={"blocks": 2}), 3, 8), 0.1)
+    part, index, x = network.get_submodule, torch.tensor([1, 7]), images(2, 3, 8, 8)
+    embedding = network.time(index)
+    kept = [network.first(x)]
+    for block in (0, 1):  # at 8 x 8
+        kept.append(part(f"down.0.blocks.{block}")(kept[-1], embedding))
+    kept.append(part("down.0.downsample")(kept[-1]))
+    for block in (0, 1):  # at 4 x 4, with attention
+        kept.append(part(f"down.1.attentions.{block}")(part(f"down.1.blocks.{block}")(kept[-1], embedding)))
+    h = part("middle.attention")(part("middle.block_1")(kept[-1], embedding))
+    h = part("middle.block_2")(h, embedding)
+    for block in (0, 1, 2):
+        h = part(f"up.0.blocks.{block}")(torch.cat([h, kept.pop()], dim=1), embedding)
+        h = part(f"up.0.attentions.{block}")(h)
+    h = part("up.0.upsample")(h)
+    for block in (0, 1, 2):
+        h = part(f"up.1.blocks.{block}")(torch.cat([h, kept.pop()], dim=1), embedding)
+    normalised = part("norm")(h)
+    expected = part("last")(normalised * normalised.sigmoid())
+    assert not kept
+    torch.testing.assert_close(network(x, index), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_attention_stands_at_the_sizes_asked_for_and_in_the_middle(network_settings: Network) -> None:
