@@ -4,6 +4,7 @@ It holds no defaults: values live in params.yaml alone. `load` reads the file wh
 wrong with it at once, before any work.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ class ParamsError(UsageError):
     """params.yaml says something that is not allowed; the message names every key, value and rule."""
 
 
+_FAINTEST = -160.0  # log alpha_bar_T: the square root of what is smaller has no inverse in float32
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -244,10 +246,14 @@ def _data_conflicts(data: Data) -> Iterator[str]:
 
 
 def _diffusion_conflicts(diffusion: Diffusion) -> Iterator[str]:
-    if diffusion.beta_start > diffusion.beta_end:
+    first, last, count = diffusion.beta_start, diffusion.beta_end, diffusion.timesteps
+    log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
+    if first > last:
+        yield f"diffusion.beta_start = {first!r}: must not be above diffusion.beta_end = {last!r}"
+    elif log_alpha_bar < _FAINTEST:
         yield (
-            f"diffusion.beta_start = {diffusion.beta_start!r}: "
-            f"must not be above diffusion.beta_end = {diffusion.beta_end!r}"
+            f"diffusion.timesteps = {count}: with beta from {first!r} to {last!r} no float32 holds what is left of the "
+            f"image at the end; use fewer timesteps or smaller betas"
         )
     if diffusion.value_range[0] >= diffusion.value_range[1]:
         yield f"diffusion.value_range = {diffusion.value_range!r}: must be [low, high] with low < high"

@@ -70,8 +70,9 @@ class Live:
 
     def log(self, point: Mapping[str, float], images_per_second: float) -> None:
         """A point of the loss curve, and the speed it was reached at."""
+        step = point["step"]
         self._queue.put(lambda run: run.points([point]))
-        self._queue.put(lambda run: run.speed(point["step"], images_per_second))
+        self._queue.put(lambda run: run.speed(step, images_per_second))
 
     def image(self, name: str, picture: Image.Image) -> None:
         """A picture, under a fixed name."""

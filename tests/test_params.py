@@ -133,10 +133,10 @@ def test_all_wrong_values_are_reported_at_once() -> None:
 
 
 def test_all_conflicts_are_reported_at_once() -> None:
-    assert complaints({"data.image_size": 7, "sample.steps": 1001, "train.accumulate": 3}) == [
+    assert complaints({"data.image_size": 7, "sample.steps": 1001, "train.batch_size": 64, "train.accumulate": 3}) == [
         "data.image_size = 7: the network's 2 levels (network.multipliers) halve it 1 times, "
         "so it must be a multiple of 2",
-        "train.accumulate = 3: must divide train.batch_size = 128 into equal micro-batches",
+        "train.accumulate = 3: must divide train.batch_size = 64 into equal micro-batches",
         "sample.steps = 1001: must be at most diffusion.timesteps = 1000",
     ]
 
@@ -151,11 +151,16 @@ def test_all_conflicts_are_reported_at_once() -> None:
         ({"network.channels": 2, "network.groups": 2}, "network.channels = 2: must be even and at least 4"),
         ({"network.channels": 9, "network.groups": 3}, "network.channels = 9: must be even and at least 4"),
         ({"diffusion.beta_start": 0.5}, "diffusion.beta_start = 0.5: must not be above diffusion.beta_end = 0.02"),
+        ({"diffusion.timesteps": 20_000}, "diffusion.timesteps = 20000: with beta from 0.0001 to 0.02 no float32"),
+        ({"diffusion.beta_end": 0.9}, "diffusion.timesteps = 1000: with beta from 0.0001 to 0.9 no float32"),
         ({"diffusion.value_range": [1.0, 1.0]}, "diffusion.value_range = [1.0, 1.0]: must be [low, high]"),
         ({"train.steps": 0}, "train.steps = 0: without training, train.init must name the model"),
         ({"sample.eta": None}, "sample.eta = None: must be a number for ddim and null for ancestral"),
         ({"sample.sigma": "large"}, "sample.sigma = 'large': must be large or small for ancestral and null for ddim"),
-        ({"sample.sampler": "ancestral", "sample.sigma": "small"}, "sample.eta = 0.0: must be a number for ddim"),
+        (
+            {"sample.sampler": "ancestral", "sample.sigma": "small", "sample.eta": 0.0},
+            "sample.eta = 0.0: must be a number for ddim",
+        ),
         ({"sample.sampler": "ancestral", "sample.eta": None}, "sample.sigma = None: must be large or small"),
         ({"evaluate.extractor": "inception"}, "evaluate.classifier: must be null when evaluate.extractor is inception"),
         ({"evaluate.classifier": None}, "evaluate.classifier = None: the classifier extractor needs this section"),

@@ -59,14 +59,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
     Raises `TensorFileError` for a file that is not there or holds no model of this format.
     """
     file = _read(path)
-    description = Description(
-        Diffusion.model_validate(file.metadata["diffusion"]),
-        Network.model_validate(file.metadata["network"]),
-        tuple(file.metadata["image_shape"]),
-        file.metadata["classes"],
-    )
-    network = description.build()
-    network.load_state_dict(file.tensors)
+    try:
+        description = Description(
+            Diffusion.model_validate(file.metadata["diffusion"]),
+            Network.model_validate(file.metadata["network"]),
+            tuple(file.metadata["image_shape"]),
+            file.metadata["classes"],
+        )
+        network = description.build()
+        network.load_state_dict(file.tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise tensorfile.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     process = GaussianProcess.from_settings(description.diffusion, device)
     return Model(description, network, Denoiser(network, process, description.diffusion.value_range), file.digest)

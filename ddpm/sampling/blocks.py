@@ -23,6 +23,7 @@ class BlockNoise:
     """Standard normal noise (N, C, H, W) for images first..first + count - 1, where `first` starts a block."""
 
     def __init__(self, seed: int, first: int, count: int, shape: tuple[int, int, int], device: torch.device) -> None:
+        assert first % BLOCK == 0
         blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
         self._generators = [rng.torch_generator(device, seed, "sample", block) for block in blocks]
         self._count, self._shape, self._device = count, shape, device

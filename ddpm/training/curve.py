@@ -66,7 +66,7 @@ class LossCurve:
         points = (
             torch.stack([p.cpu() for p in self._points]) if self._points else torch.zeros(0, 4, dtype=torch.float64)
         )
-        return {"points": points, "window": self._window.cpu()}
+        return {"points": points, "window": self._window.cpu().clone()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` returned."""
