@@ -20,6 +20,7 @@ from ddpm.evaluation.fidelity import Features, Fidelity, measure
 from ddpm.params import Params, load
 from ddpm.reporting import figures
 
+_NOT_PINNED = "the images are not pinned: set data.digest to {} to notice when they change"
 LOOKED_AT = 1000  # of the samples and of the test images: enough to see copying, and the search stays short
 
 
@@ -70,26 +71,28 @@ def look_for_copies(drawn: Tensor, train: Tensor, test: Tensor, params: Params, 
         "smallest": float(distances.min()),
         "median": float(distances.median()),
         "median_of_test": neighbours.typical_distance(test, train),
-        "images": len(drawn),
     }
 
 
 def protocol(fidelity: Fidelity, drawn: tensorfile.TensorFile, real: tensorfile.TensorFile) -> dict[str, Any]:
     """All that the numbers depend on, for whoever wants to compare them."""
     metadata = real.metadata
+    source = metadata["source"]
+    unpinned = not source.get("pinned", True)  # only folders need pinning
     return {
         **fidelity.protocol,
-        "warnings": fidelity.warnings,
+        "warnings": fidelity.warnings + ([_NOT_PINNED.format(source["files_sha256"])] if unpinned else []),
         "extractor": metadata["extractor"],
         "extractor_digest": metadata["extractor_digest"],
-        "data": metadata["source"]["name"],
-        "data_pinned": metadata["source"].get("pinned", True),
+        "data": source["name"],
+        "data_pinned": not unpinned,
         "train_digest": metadata["train_digest"],
         "test_digest": metadata["test_digest"],
         "model_digest": drawn.metadata["model_digest"],
         "samples_digest": drawn.digest,
         "sample": drawn.metadata["sample"],
         "images": "uint8, from the packed files",
+        "neighbours_images": min(LOOKED_AT, len(drawn.tensors["images"])),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.reporting import curve
 from tests.pipeline.project import Project, environment
 
 COMMAND = [sys.executable, "-m", "stages.train", "--data", "data/train.safetensors"]
@@ -72,6 +73,25 @@ def test_another_learning_rate_continues_nothing(prepared: Project) -> None:
     prepared.set(train__learning_rate=5.0e-4)
     assert train(prepared, "second") != first
     assert len(list((prepared.path / ".ckpt").glob("*/"))) == 2
+
+
+def test_a_model_file_is_where_training_starts(prepared: Project) -> None:
+    prepared.set(train__steps=8)
+    trained = train(prepared, "trained")
+    prepared.set(train__init="../../trained/model.safetensors", train__steps=0)
+    assert train(prepared, "as it is")[0] == trained[0]
+    prepared.set(train__steps=3)
+    assert train(prepared, "further")[0] != trained[0]
+
+
+@pytest.mark.slow
+def test_compiled_training_computes_the_same(prepared: Project) -> None:
+    prepared.set(train__steps=3, runtime__log_every=1)
+    train(prepared, "plain")
+    prepared.set(runtime__compile=True)
+    train(prepared, "compiled")
+    plain, compiled = (curve.read(prepared.path / name / "train.csv") for name in ("plain", "compiled"))
+    assert [point["loss"] for point in compiled] == pytest.approx([point["loss"] for point in plain], rel=1e-4)
 
 
 def test_a_broken_state_is_an_error_that_names_it(prepared: Project) -> None:
