@@ -36,6 +36,7 @@ test: check ## everything that CI checks
 
 define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	"$(BIN)/python" -m pip install --disable-pip-version-check --require-hashes -r $(1)
 	"$(BIN)/python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .

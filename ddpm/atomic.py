@@ -16,6 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # before the name, or a power cut leaves the name without the contents
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -297,6 +297,8 @@ def _train_conflicts(train: Train) -> Iterator[str]:
 def _sample_conflicts(sample: Sample, timesteps: int) -> Iterator[str]:
     if sample.steps > timesteps:
         yield f"sample.steps = {sample.steps}: must be at most diffusion.timesteps = {timesteps}"
+    if sample.steps == 1 and sample.spacing in ("leading", "quad"):
+        yield f"sample.steps = 1: {sample.spacing} spacing would put it at t = 1; use trailing or linspace"
     if (sample.sampler == "ddim") != (sample.eta is not None):
         yield f"sample.eta = {sample.eta!r}: must be a number for ddim and null for ancestral"
     if (sample.sampler == "ancestral") != (sample.sigma is not None):

@@ -66,7 +66,8 @@ def generate(
     count: Annotated[int, typer.Option(help="How many images.")] = 16,
     sampler: Annotated[str, typer.Option(help="ddim or ancestral.")] = "ddim",
     steps: Annotated[int | None, typer.Option(help="Network evaluations; ddim: 50, ancestral: all.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise; `sample.seed` gives the pipeline's first images.")] = 0,
+    eta: Annotated[float, typer.Option(help="ddim: 0 deterministic .. 1 as random as ancestral.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the noise; with the pipeline's settings, its first images.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Draw images from a trained model."""
@@ -77,7 +78,7 @@ def generate(
 
         loaded = modelfile.load(model, resolve(device))
         timesteps = loaded.denoiser.process.timesteps
-        generating.generate(loaded, generating.settings(sampler, steps, count, seed, timesteps), out)
+        generating.generate(loaded, generating.settings(sampler, steps, count, seed, timesteps, eta), out)
         typer.echo(f"{out}")
 
 
@@ -99,7 +100,7 @@ def publish(
             for name, commit in _dvc_experiments():
                 with tempfile.TemporaryDirectory() as folder:
                     _check_out(commit, Path(folder))
-                    done &= tracking.publish(params, Path(folder), name)
+                    done &= tracking.publish(params, Path(folder), name, commit)
         if not done:
             raise typer.Exit(1)
         typer.echo(f"published to {tracking.store_uri(params.tracking)}")
@@ -126,7 +127,7 @@ def _check_out(commit: str, folder: Path) -> None:
 
 @app.command()
 def clean(
-    keep: Annotated[bool, typer.Option("--list", help="Only list it.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Only list it.")] = False,
 ) -> None:
     """List resumable training state, and remove what is finished."""
     with _readable_errors():
@@ -143,7 +144,7 @@ def clean(
                 f"{folder.path.name}  step {last:>8}  {folder.size / 1e6:8.1f} MB  {status:<10} "
                 f"{resumable.age(folder.modified)} ago"
             )
-            removed = folder.finished and not keep and folder.remove()
+            removed = folder.finished and not only_list and folder.remove()
             typer.echo(f"{line}  removed" if removed else line)
 
 

@@ -51,7 +51,7 @@ def evaluate(
         "neighbours": look_for_copies(
             drawn.tensors["images"], dataset.read(train).images, dataset.read(test).images, params, pictures
         ),
-        "protocol": protocol(fidelity, drawn, real),
+        "protocol": protocol(params, fidelity, drawn, real),
     }
     atomic.write_text(metrics, json.dumps(result, indent=2, sort_keys=True) + "\n")
 
@@ -74,11 +74,13 @@ def look_for_copies(drawn: Tensor, train: Tensor, test: Tensor, params: Params, 
     }
 
 
-def protocol(fidelity: Fidelity, drawn: tensorfile.TensorFile, real: tensorfile.TensorFile) -> dict[str, Any]:
+def protocol(
+    params: Params, fidelity: Fidelity, drawn: tensorfile.TensorFile, real: tensorfile.TensorFile
+) -> dict[str, Any]:
     """All that the numbers depend on, for whoever wants to compare them."""
     metadata = real.metadata
     source = metadata["source"]
-    unpinned = not source.get("pinned", True)  # only folders need pinning
+    unpinned = params.data.source == "folder" and params.data.digest is None  # other sources are checked by their own
     return {
         **fidelity.protocol,
         "warnings": fidelity.warnings + ([_NOT_PINNED.format(source["files_sha256"])] if unpinned else []),

@@ -20,8 +20,8 @@ _MILLISECONDS = 80  # per frame
 _HOLD = 2000  # milliseconds that the finished images stay
 
 
-def settings(sampler: str, steps: int | None, count: int, seed: int, timesteps: int) -> Sample:
-    """The sampler's settings from what one gives on a command line; the rest are the usual ones.
+def settings(sampler: str, steps: int | None, count: int, seed: int, timesteps: int, eta: float = 1.0) -> Sample:
+    """The sampler's settings from what one gives on a command line; the rest are those of recipes/default.yaml.
 
     DDIM takes 50 steps unless told otherwise, ancestral sampling the whole chain. Raises `UsageError`.
     """
@@ -35,6 +35,8 @@ def settings(sampler: str, steps: int | None, count: int, seed: int, timesteps: 
         raise UsageError(f"--count {count}: must be at least 1")
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed {seed}: must be between 0 and 2**63 - 1")
+    if not 0 <= eta <= 1:
+        raise UsageError(f"--eta {eta}: must be between 0 and 1")
     ddim = sampler == "ddim"
     return Sample(
         seed=seed,
@@ -42,8 +44,8 @@ def settings(sampler: str, steps: int | None, count: int, seed: int, timesteps: 
         batch_size=256,
         sampler="ddim" if ddim else "ancestral",
         steps=steps,
-        spacing="leading" if ddim else "linspace",
-        eta=0.0 if ddim else None,
+        spacing="trailing",
+        eta=eta if ddim else None,
         sigma=None if ddim else "large",
         clip=True,
         guidance=None,

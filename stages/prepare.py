@@ -11,14 +11,20 @@ from tqdm import tqdm
 
 from ddpm.data import sources
 from ddpm.data.pack import pack
+from ddpm.errors import UsageError
 from ddpm.params import Params, load
 
 
 def prepare(params: Params, train: Path, test: Path) -> None:
     """Pack each split of the source into one file, fitted to the image size."""
     splits = sources.load(params.data, pipeline.data_root(params.runtime.data_root))
-    for split, path in zip(splits, (train, test), strict=True):
-        pack(split, params.data, path, partial(tqdm, desc=f"prepare {path.stem}", unit="img", mininterval=1))
+    try:
+        for split, path in zip(splits, (train, test), strict=True):
+            pack(split, params.data, path, partial(tqdm, desc=f"prepare {path.stem}", unit="img", mininterval=1))
+    except UsageError:
+        for path in (train, test):  # one split without the other is of no use
+            path.unlink(missing_ok=True)
+        raise
 
 
 if __name__ == "__main__":

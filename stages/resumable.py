@@ -8,11 +8,12 @@ between the command's end and DVC's record would lose it, and because a larger t
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,12 @@ class StateFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the training that last wrote here reached its end."""
-        note = self.path / "finished.json"
-        return note.exists() and json.loads(note.read_text())["step"] in self.states
+        """Whether the training that last wrote here reached its end, or nothing is left to continue."""
+        try:
+            note = json.loads((self.path / "finished.json").read_text())
+        except FileNotFoundError:
+            return not self.states
+        return not self.states or note["step"] in self.states
 
     def latest(self, steps: int) -> Path | None:
         """The last state that a training of `steps` steps can continue from."""
@@ -63,13 +67,19 @@ class StateFolder:
 
     @property
     def modified(self) -> float:
-        """When a state was last written, seconds since the epoch."""
-        return max((path.stat().st_mtime for path in self.states.values()), default=0.0)
+        """When something was last written here, seconds since the epoch."""
+        return max((status.st_mtime for status in self._files()), default=0.0)
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.path.iterdir())
+        return sum(status.st_size for status in self._files())
+
+    def _files(self) -> Iterator[os.stat_result]:
+        """Of every file; those that another process removes meanwhile are passed over."""
+        for path in self.path.glob("*"):
+            with suppress(FileNotFoundError):
+                yield path.stat()
 
     def remove(self) -> bool:
         """Delete the folder, unless a training is writing it; say whether it is gone."""
@@ -116,9 +126,11 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
     try:
         path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it while this process waited
         state = StateFolder(path)
+        for leftover in path.glob(".*"):  # of a writer that was killed
+            leftover.unlink()
         if not resume:
-            for old in state.states.values():
-                old.unlink()
+            for old in (*state.states.values(), path / "finished.json"):
+                old.unlink(missing_ok=True)
         yield state
     finally:
         lock.release()

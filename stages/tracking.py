@@ -27,6 +27,7 @@ from ddpm.reporting.markdown import flatten
 from stages import pipeline
 
 if TYPE_CHECKING:
+    import torch
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
@@ -59,13 +60,12 @@ def experiment_params(folder: Path = Path()) -> dict[str, Any]:
 class Live:
     """A training's run, written by a thread of its own so that training never waits for it."""
 
-    def __init__(self) -> None:
-        self._queue: queue.Queue[Callable[[_Run], None] | None] = queue.Queue()
-        self._thread: threading.Thread | None = None
-
-    def start(self, settings: Tracking, fingerprint: str) -> None:
+    def __init__(self, settings: Tracking, fingerprint: str, tags: Mapping[str, str]) -> None:
         """Open the run in the background."""
-        self._thread = threading.Thread(target=self._work, args=(settings, fingerprint), daemon=True)
+        self._local = store_uri(settings).startswith("sqlite:")
+        self._opened = threading.Event()
+        self._queue: queue.Queue[Callable[[_Run], None] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, args=(settings, fingerprint, tags), daemon=True)
         self._thread.start()
 
     def log(self, point: Mapping[str, float], images_per_second: float) -> None:
@@ -82,13 +82,17 @@ class Live:
         """Set the run's status and wait a while for what is still to be written."""
         self._queue.put(lambda run: run.status(status))
         self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join(_PATIENCE)
+        if self._local:
+            self._opened.wait()  # a local database that is left half made stays broken, and making it takes seconds
+        self._thread.join(_PATIENCE)
 
-    def _work(self, settings: Tracking, fingerprint: str) -> None:
+    def _work(self, settings: Tracking, fingerprint: str, tags: Mapping[str, str]) -> None:
         try:
-            run = _Run.open(settings, fingerprint)
-            run.describe(Path())
+            try:
+                run = _Run.open(settings, fingerprint)
+            finally:
+                self._opened.set()
+            run.describe(Path(), tags)
             run.status("RUNNING")
             while (task := self._queue.get()) is not None:
                 task(run)
@@ -97,10 +101,9 @@ class Live:
 
 
 @contextmanager
-def live(params: Params, train_digest: str) -> Iterator[Live]:
+def live(params: Params, train_digest: str, device: "torch.device") -> Iterator[Live]:
     """Follow a training in MLflow. A killed one stays RUNNING until it is resumed or published."""
-    run = Live()
-    run.start(params.tracking, identity(train_digest))
+    run = Live(params.tracking, identity(train_digest), _source() | _machine(device))
     try:
         yield run
     except BaseException:
@@ -109,26 +112,28 @@ def live(params: Params, train_digest: str) -> Iterator[Live]:
     run.close("RUNNING")  # until `publish` has the results
 
 
-def publish(params: Params, folder: Path = Path(), name: str | None = None) -> bool:
+def publish(params: Params, folder: Path = Path(), name: str | None = None, commit: str = "") -> bool:
     """Write everything that the files in `folder` tell of an experiment into its run; True when that worked.
 
-    Tracking that fails is a warning: `ddpm publish` can repeat it.
+    `name` and `commit` are those of another experiment than the one here. Tracking that fails is a warning:
+    `ddpm publish` can repeat it.
     """
     try:
-        _publish(params.tracking, folder, name)
+        _publish(params.tracking, folder, name, commit)
     except Exception as error:
         _warn(error)
         return False
     return True
 
 
-def _publish(settings: Tracking, folder: Path, name: str | None) -> None:
+def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> None:
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     run = _Run.open(settings, identity(metrics["protocol"]["train_digest"], folder), name)
-    run.describe(folder)
+    # What the training itself has said of its origin stays: this may be another machine, and a later commit.
+    run.describe(folder, {key: value for key, value in _source(commit).items() if key not in run.tags})
     run.points(curve.read(folder / "reports/train.csv"))
-    numbers = {key: value for key, value in flatten(metrics).items() if isinstance(value, int | float)}
-    run.points([{"step": 0, **{key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}}])
+    measured = flatten({key: part for key, part in metrics.items() if key != "protocol"})
+    run.points([{"step": 0, **measured}])
     run.client.set_tag(run.id, "ddpm.model", metrics["protocol"]["model_digest"])
     for artifact in _ARTIFACTS:
         path = folder / artifact
@@ -153,6 +158,7 @@ class _Run:
     def __init__(self, client: "MlflowClient", run: "Run") -> None:
         self.client = client
         self.id: str = run.info.run_id
+        self.tags: dict[str, str] = run.data.tags
         self._start: int = run.info.start_time
         self._timed: int | None = None  # the last step whose speed an earlier attempt has written
 
@@ -171,7 +177,7 @@ class _Run:
         client.update_run(run.info.run_id, name=name)
         return cls(client, run)
 
-    def describe(self, folder: Path) -> None:
+    def describe(self, folder: Path, tags: Mapping[str, str]) -> None:
         """Parameters, and tags that say where the experiment comes from."""
         from mlflow.entities import Param, RunTag
 
@@ -179,10 +185,9 @@ class _Run:
             Param(key, value if isinstance(value, str) else json.dumps(value))
             for key, value in experiment_params(folder).items()
         ]
-        tags = [RunTag(key, value) for key, value in _provenance().items()]
         for first in range(0, len(params), 100):  # MLflow's limit
             self.client.log_batch(self.id, params=params[first : first + 100])
-        self.client.log_batch(self.id, tags=tags)
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def points(self, points: Sequence[Mapping[str, float]]) -> None:
         """Metrics at their steps."""
@@ -236,22 +241,25 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
-def _provenance() -> dict[str, str]:
+def _source(commit: str = "") -> dict[str, str]:
+    """Where an experiment comes from: the given commit, or the repository as it is."""
+    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": "dvc.yaml"}
+    if not commit:
+        commit = _git("rev-parse", "HEAD")
+        tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
+        tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
+        if commit:
+            tags["git.dirty"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
+    tags["mlflow.source.git.commit"] = commit
+    return {key: value for key, value in tags.items() if value}
+
+
+def _machine(device: "torch.device") -> dict[str, str]:
+    """What a training runs on."""
     import torch
 
-    commit = _git("rev-parse", "HEAD")
-    tags = {
-        "mlflow.source.type": "PROJECT",
-        "mlflow.source.name": "dvc.yaml",
-        "mlflow.source.git.commit": commit,
-        "git.dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
-        "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
-        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
-    return {key: value for key, value in tags.items() if value}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"python": sys.version.split()[0], "torch": torch.__version__, "device": name}
 
 
 def _git(*arguments: str) -> str:

@@ -41,7 +41,7 @@ def train(params: Params, data: Path, model: Path, curve_file: Path) -> None:
     learner = loop.Learner.start(network, settings)
     curve = LossCurve(runtime.log_every, where)
     name = resumable.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
-    with resumable.folder(name, runtime.resume) as state, tracking.live(params, images.digest) as run:
+    with resumable.folder(name, runtime.resume) as state, tracking.live(params, images.digest, where) as run:
         if latest := state.latest(settings.steps):
             checkpoint.load(latest, learner, curve)
         process = GaussianProcess.from_settings(params.diffusion, where)
@@ -62,9 +62,9 @@ def train(params: Params, data: Path, model: Path, curve_file: Path) -> None:
                 if record.step % runtime.preview_every == 0:
                     picture = preview.grid(learner.average.network, description, where)
                     run.image(f"previews/{record.step:08d}.png", picture)
-        state.finish(settings.steps)
         modelfile.save(model, description, learner.average.network.state_dict())
         write_curve(curve_file, curve.points(), COLUMNS)
+        state.finish(settings.steps)
 
 
 if __name__ == "__main__":

@@ -35,3 +35,8 @@ def test_tests_of_the_equations_exist() -> None:
 def test_every_recipe_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert not [path.stem for path in (ROOT / "recipes").glob("*.yaml") if f"| `{path.stem}` |" not in readme]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_figure_is_left_to_be_filled_in(page: Path) -> None:
+    assert not re.findall(r"\b[A-Z]+_(?:TIME|MEMORY|RESULTS)\b", page.read_text())

@@ -29,7 +29,7 @@ class Batches:
     def get(self, step: int, micro: int, generator: torch.Generator) -> Tensor:
         """The images x_0 of a micro-batch, float32 (N, C, H, W), each flipped with probability 1/2 if so set."""
         chosen = torch.from_numpy(self.indices(step, micro))
-        if self._images.device != self.device:
+        if self._images.device.type != self.device.type:
             batch = self._images[chosen].pin_memory().to(self.device, non_blocking=True)
         else:
             batch = self._images[chosen.to(self.device, non_blocking=True)]

@@ -22,7 +22,8 @@ def fit(picture: Image.Image, settings: Data) -> np.ndarray:
         picture = picture.resize(size, _ANTIALIASED)
     elif settings.fit == "pad":
         if max(picture.size) > settings.image_size:
-            picture = ImageOps.contain(picture, size, _ANTIALIASED)
+            shrunk = [max(round(side * settings.image_size / max(picture.size)), 1) for side in picture.size]
+            picture = picture.resize((shrunk[0], shrunk[1]), _ANTIALIASED)
         picture = _centred(picture, size)
     values = np.asarray(picture)
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)

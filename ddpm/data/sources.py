@@ -108,9 +108,10 @@ def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
     digest = files.digest()
     if settings.digest not in (None, digest):
         raise UsageError(f"data.digest = {settings.digest}: the images in {files.where} have {digest}; they changed")
-    source = {"name": "folder", "files_sha256": digest, "pinned": settings.digest is not None}
+    source = {"name": "folder", "files_sha256": digest}
     classes = sorted({image.label for image in files.images})
-    labels = np.array([classes.index(image.label) for image in files.images], dtype=np.int64)
+    place_of = {label: place for place, label in enumerate(classes)}
+    labels = np.array([place_of[image.label] for image in files.images], dtype=np.int64)
     if all(image.split is None for image in files.images):
         return _divided(files, labels, classes, source, settings)
     train, test = (

@@ -37,11 +37,6 @@ class Denoiser:
         """The network's float32 output at times t in 1..T: eps_theta(x_t, t)."""
         return self.network(x_t, t - 1).float()
 
-    def target(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """What `output` is trained to be at q_sample(x_0, t, eps)."""
-        del x_0, t
-        return eps
-
     def __call__(self, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
         """Estimate x_0 and eps. With `clip`, x_0 is held to the value range and eps is what then remains."""
         eps = self.output(x_t, t)

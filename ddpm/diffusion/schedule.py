@@ -6,7 +6,7 @@ from ddpm.params import Diffusion
 
 
 def betas(settings: Diffusion) -> np.ndarray:
-    """beta_1..beta_T, float64 of shape (T,), in (0, 1]; Section 4 of the paper.
+    """beta_1..beta_T, float64 of shape (T,), in (0, 1); Section 4 of the paper.
 
     `linear`: equally spaced from beta_start to beta_end.
     """

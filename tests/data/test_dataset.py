@@ -10,7 +10,7 @@ import torch
 from ddpm import tensorfile
 from ddpm.data import dataset
 
-SOURCE = {"name": "folder", "split": "train", "files_sha256": "0" * 64, "pinned": False}
+SOURCE = {"name": "folder", "split": "train", "files_sha256": "0" * 64}
 
 
 def write(path: Path, labels: list[int] = [2, 0, 1, 1, 2]) -> np.ndarray:  # noqa: B006 (not changed)

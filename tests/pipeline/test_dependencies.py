@@ -1,5 +1,6 @@
 """dvc.yaml depends on exactly what can change a stage's outputs."""
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,47 @@ def test_the_committed_lock_has_no_absolute_path() -> None:
     paths = [entry["path"] for stage in lock["stages"].values() for kind in ("deps", "outs") for entry in stage[kind]]
     assert paths
     assert not [path for path in paths if Path(path).is_absolute() or path.startswith("..")]
+
+
+# They say where and how the work is done, and change no byte on the same kind of machine.
+FREE_RUNTIME = {"device", "data_root", "resume", "checkpoint_every", "preview_every"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_parameters_that_it_reads(stage: str) -> None:
+    declared = set(STAGES[stage]["params"])
+    read = parameters_read(ROOT / f"stages/{stage}.py")
+    undeclared = {
+        key
+        for key in read
+        if not {".".join(key.split(".")[:depth]) for depth in range(1, 4)} & declared
+        and not any(known.startswith(key + ".") for known in declared)
+        and key not in {f"runtime.{name}" for name in FREE_RUNTIME} | {"runtime", "tracking"}
+    }
+    assert not undeclared
+    assert read or stage == "report"
+
+
+def parameters_read(path: Path) -> set[str]:
+    """Every `params.section.key` in a stage's text, also through a name that stands for a section."""
+    tree = ast.parse(path.read_text())
+    aliases = {"params": ""}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Tuple)
+            and isinstance(node.value, ast.Tuple)
+        ):
+            pairs = list(zip(node.targets[0].elts, node.value.elts, strict=True))
+        elif isinstance(node, ast.Assign):
+            pairs = [(node.targets[0], node.value)]
+        else:
+            continue
+        for target, value in pairs:
+            if isinstance(target, ast.Name) and ast.unparse(value).startswith("params."):
+                aliases[target.id] = ast.unparse(value).removeprefix("params.") + "."
+    chains = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    split = [(chain.split(".")[0], ".".join(chain.split(".")[1:])) for chain in chains]
+    return {
+        aliases[head] + tail for head, tail in split if head in aliases and "(" not in tail and tail != "model_dump"
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ddpm import tensorfile
 from tests.pipeline.project import Project
 
 OUTPUTS = [
@@ -175,6 +176,14 @@ def test_publish_again_adds_nothing(reproduced: Project) -> None:
     before = counts()
     reproduced.run("ddpm", "publish")
     assert counts() == before
+
+
+def test_generate_draws_the_first_images_of_the_pipeline(reproduced: Project) -> None:
+    command = ["ddpm", "generate", "--model", "models/model.safetensors", "--steps", "4", "--count", "3"]
+    reproduced.run(*command, "--out", "models/three.safetensors", "--device", "cpu")
+    three = tensorfile.read(reproduced.path / "models/three.safetensors").tensors["images"]
+    pipeline = tensorfile.read(reproduced.path / "data/samples.safetensors").tensors["images"][:3]
+    assert int((three.int() - pipeline.int()).abs().max()) <= 1  # rounding of the network in batches of another size
 
 
 def test_every_output_is_named_once(reproduced: Project) -> None:

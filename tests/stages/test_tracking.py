@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -153,8 +154,8 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     assert run.info.status == "FINISHED"
     assert run.info.run_name == fingerprint[:8]
     metrics = run.data.metrics
-    assert (metrics["classifier.fid"], metrics["protocol.samples"], metrics["protocol.sample.eta"]) == (1.25, 64, 0.5)
-    assert "protocol.data_pinned" not in metrics
+    assert metrics["classifier.fid"] == 1.25
+    assert not [key for key in metrics if key.startswith("protocol")]
     assert run.data.tags["ddpm.model"] == "m" * 64
     assert run.data.tags[tracking.FINGERPRINT] == fingerprint
 
@@ -217,7 +218,7 @@ def test_artifacts_lie_in_the_repository_also_where_its_path_has_a_space(root: P
 
 def follow(points: list[dict[str, float]]) -> None:
     """A training of the given points, as the stage reports it."""
-    with tracking.live(params(), DIGEST) as run:
+    with tracking.live(params(), DIGEST, torch.device("cpu")) as run:
         for point in points:
             run.log(point, images_per_second=100.0)
         run.image("previews/00000150.png", Image.new("L", (4, 4)))
@@ -261,8 +262,7 @@ def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> 
 
 
 def test_a_killed_training_that_stayed_running_is_healed_by_publishing(root: Path) -> None:
-    run = tracking.Live()
-    run.start(params().tracking, tracking.identity(DIGEST))
+    run = tracking.Live(params().tracking, tracking.identity(DIGEST), {})
     run.log(POINTS[0], images_per_second=1.0)  # and never closed
     deadline = time.monotonic() + 10
     while not (runs(root) and history(root, "images_per_second")) and time.monotonic() < deadline:
@@ -313,7 +313,7 @@ def test_a_server_that_is_down_costs_a_training_one_line_and_little_time(
     root: Path, down: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = time.monotonic()
-    with tracking.live(params(uri=down), DIGEST) as run:
+    with tracking.live(params(uri=down), DIGEST, torch.device("cpu")) as run:
         run.log(POINTS[0], images_per_second=1.0)
     assert time.monotonic() - start < 10.5
     [line] = capsys.readouterr().err.splitlines()
