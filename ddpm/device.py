@@ -18,6 +18,7 @@ def prepare(runtime: Runtime) -> torch.device:
         # cuBLAS reads this when its first handle is made, and is not deterministic without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed sets bf16
     torch.backends.cudnn.benchmark = not runtime.deterministic
     return resolve(runtime.device)
 

@@ -138,14 +138,9 @@ def clean(
         if not folders:
             typer.echo("there is no resumable state")
         for folder in folders:
-            last = max(folder.states, default=0)
-            status = "finished" if folder.finished else "unfinished"
-            line = (
-                f"{folder.path.name}  step {last:>8}  {folder.size / 1e6:8.1f} MB  {status:<10} "
-                f"{resumable.age(folder.modified)} ago"
-            )
-            removed = folder.finished and not only_list and folder.remove()
-            typer.echo(f"{line}  removed" if removed else line)
+            status, size, age = folder.status, folder.size / 1e6, resumable.age(folder.modified)
+            removed = not status.startswith("unfinished") and not only_list and folder.remove()
+            typer.echo(f"{folder.path.name}  {status:<26}  {size:8.1f} MB  {age:>10}{'  removed' if removed else ''}")
 
 
 if __name__ == "__main__":

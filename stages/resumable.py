@@ -40,12 +40,19 @@ class StateFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the training that last wrote here reached its end, or nothing is left to continue."""
+        """Whether the training that last wrote here reached its end."""
         try:
             note = json.loads((self.path / "finished.json").read_text())
         except FileNotFoundError:
-            return not self.states
-        return not self.states or note["step"] in self.states
+            return False
+        return note["step"] in self.states
+
+    @property
+    def status(self) -> str:
+        """For people: empty, finished at a step, or unfinished at one."""
+        if not self.states:
+            return "empty"
+        return f"{'finished' if self.finished else 'unfinished'} at step {max(self.states)}"
 
     def latest(self, steps: int) -> Path | None:
         """The last state that a training of `steps` steps can continue from."""
@@ -67,17 +74,17 @@ class StateFolder:
 
     @property
     def modified(self) -> float:
-        """When something was last written here, seconds since the epoch."""
-        return max((status.st_mtime for status in self._files()), default=0.0)
+        """When a state was last written, seconds since the epoch; 0 without one."""
+        return max((status.st_mtime for status in self._files("step-*")), default=0.0)
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(status.st_size for status in self._files())
+        return sum(status.st_size for status in self._files("*"))
 
-    def _files(self) -> Iterator[os.stat_result]:
-        """Of every file; those that another process removes meanwhile are passed over."""
-        for path in self.path.glob("*"):
+    def _files(self, pattern: str) -> Iterator[os.stat_result]:
+        """Of matching files; those that another process removes meanwhile are passed over."""
+        for path in self.path.glob(pattern):
             with suppress(FileNotFoundError):
                 yield path.stat()
 
@@ -137,6 +144,6 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
 
 
 def age(seconds: float) -> str:
-    """How long ago a time was, for people."""
+    """How long ago a time was, for people; nothing for 0."""
     hours = (time.time() - seconds) / 3600
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} d"
+    return "" if not seconds else f"{hours:.1f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"

@@ -151,7 +151,7 @@ def test_clean_removes_what_is_finished_and_keeps_the_rest(repository: Path) -> 
     result = run("clean")
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
-    assert first.split() == ["aaaa", "step", "20", "2.0", "MB", "finished", "0.0", "h", "ago", "removed"]
+    assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago", "removed"]
     assert second.split() == ["bbbb", "step", "20", "2.0", "MB", "unfinished", "0.0", "h", "ago"]
     assert not finished.exists()
     assert unfinished.exists()

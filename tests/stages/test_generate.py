@@ -24,7 +24,7 @@ def model(model_file: Path) -> Model:
 
 def test_ddim_takes_fifty_steps_or_as_many_as_there_are() -> None:
     chosen = generate.settings("ddim", None, 4, 3, 1000)
-    assert (chosen.sampler, chosen.steps, chosen.eta, chosen.sigma) == ("ddim", 50, 0.0, None)
+    assert (chosen.sampler, chosen.steps, chosen.eta, chosen.sigma) == ("ddim", 50, 1.0, None)
     assert (chosen.count, chosen.seed) == (4, 3)
     assert generate.settings("ddim", None, 4, 3, 10).steps == 10
 
