@@ -152,7 +152,7 @@ def test_clean_removes_what_is_finished_and_keeps_the_rest(repository: Path) -> 
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
     assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago", "removed"]
-    assert second.split() == ["bbbb", "step", "20", "2.0", "MB", "unfinished", "0.0", "h", "ago"]
+    assert second.split() == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago"]
     assert not finished.exists()
     assert unfinished.exists()
 

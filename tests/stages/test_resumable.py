@@ -205,5 +205,5 @@ def test_a_second_process_waits_and_then_finds_the_states_of_the_first(
 
 def test_age_is_told_in_hours_then_in_days(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resumable.time, "time", lambda: 1e9)
-    assert resumable.age(1e9 - 1.5 * 3600) == "1.5 h"
-    assert resumable.age(1e9 - 72 * 3600) == "3 d"
+    assert resumable.age(1e9 - 1.5 * 3600) == "1.5 h ago"
+    assert resumable.age(1e9 - 72 * 3600) == "3 d ago"
