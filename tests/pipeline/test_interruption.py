@@ -78,7 +78,7 @@ def test_another_learning_rate_continues_nothing(prepared: Project) -> None:
 def test_a_model_file_is_where_training_starts(prepared: Project) -> None:
     prepared.set(train__steps=8)
     trained = train(prepared, "trained")
-    prepared.set(train__init="../../trained/model.safetensors", train__steps=0)
+    prepared.set(train__init=str(prepared.path / "trained/model.safetensors"), train__steps=0)
     assert train(prepared, "as it is")[0] == trained[0]
     prepared.set(train__steps=3)
     assert train(prepared, "further")[0] != trained[0]

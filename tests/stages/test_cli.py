@@ -30,7 +30,7 @@ def test_recipes_are_listed_with_their_comments(repository: Path) -> None:
     result = run("recipe")
     assert result.exit_code == 0
     assert "tiny             Quick to try." in result.stdout.splitlines()
-    assert len(result.stdout.splitlines()) == len(list((repository / "recipes").iterdir()))
+    assert len(result.stdout.splitlines()) == len(list((repository / "recipes").glob("*.yaml")))
 
 
 def test_a_recipe_is_written_over_the_default_whatever_was_there(repository: Path) -> None:
