@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ddpm.reporting.markdown import flatten
 from tests.imports import ROOT, imported, path_of
 
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -58,12 +59,9 @@ def covers(dependency: str, path: str) -> bool:
 
 
 def test_params_that_a_stage_declares_exist() -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for definition in STAGES.values():
-        for key in definition["params"]:
-            value = params
-            for part in key.split("."):
-                value = value[part]
+    params = flatten(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    declared = [key for definition in STAGES.values() for key in definition["params"]]
+    assert not [key for key in declared if not any(f"{known}.".startswith(f"{key}.") for known in params)]
 
 
 def test_the_committed_lock_has_no_absolute_path() -> None:
