@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -20,6 +20,7 @@ class ParamsError(UsageError):
 
 
 _FAINTEST = -160.0  # log alpha_bar_T: the square root of what is smaller has no inverse in float32
+_TAGGED = ("diffusion", "network")  # sections of several forms
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -51,20 +52,33 @@ class Data(Section):
     seed: Seed | None
 
 
-class Diffusion(Section):
+class Gaussian(Section):
     """The forward process, Section 2 of the paper."""
 
     process: Literal["gaussian"]
     timesteps: Annotated[int, Field(ge=2, le=100_000)]
-    schedule: Literal["linear"]
-    beta_start: Annotated[Number, Field(gt=0, lt=1)]
-    beta_end: Annotated[Number, Field(gt=0, lt=1)]
-    prediction: Literal["eps"]
+    schedule: Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "sigmoid"]
+    beta_start: Annotated[Number, Field(gt=0, lt=1)] | None
+    beta_end: Annotated[Number, Field(gt=0, lt=1)] | None
+    prediction: Literal["eps", "x_0", "v", "mu"]
+    variance: Literal["fixed", "learned", "learned_range"]
+    value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class Interpolation(Section):
+    """x_t = (1 - a) x_0 + a u with a = t / T and u uniform: the process of the Hugging Face course."""
+
+    process: Literal["interpolation"]
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    prediction: Literal["x_0"]
     variance: Literal["fixed"]
     value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
-class Network(Section):
+Diffusion = Annotated[Gaussian | Interpolation, Field(discriminator="process")]
+
+
+class UNetNetwork(Section):
     """The U-Net, Appendix B of the paper."""
 
     kind: Literal["unet"]
@@ -76,13 +90,26 @@ class Network(Section):
     groups: Count
     norm_eps: Annotated[Number, Field(gt=0)]
     dropout: Annotated[Number, Field(ge=0, lt=1)]
-    time: Literal[True]
+    time: bool
     downsample: Literal["asymmetric", "symmetric"]
+    conditional: bool
+
+
+class BasicNetwork(Section):
+    """The minimal U-Net of the Hugging Face course: convolutions alone, without time and without labels."""
+
+    kind: Literal["basic"]
+    channels: Count
+    multipliers: Annotated[list[Count], Field(min_length=1)]
+    time: Literal[False]
     conditional: Literal[False]
 
 
+Network = Annotated[UNetNetwork | BasicNetwork, Field(discriminator="kind")]
+
+
 class Train(Section):
-    """The optimisation of L_simple, Algorithm 1 of the paper."""
+    """The optimisation, Algorithm 1 of the paper."""
 
     seed: Seed
     steps: Annotated[int, Field(ge=0)]
@@ -95,28 +122,29 @@ class Train(Section):
     grad_clip: Annotated[Number, Field(gt=0)] | None
     ema_decay: Annotated[Number, Field(ge=0, lt=1)]
     ema_every: Count
-    loss: Literal["simple"]
-    weighting: Literal["none"]
+    loss: Literal["simple", "vlb", "hybrid"]
+    weighting: Literal["none", "snr", "min_snr"]
+    min_snr_gamma: Annotated[Number, Field(gt=0)] | None
     horizontal_flip: bool
-    label_dropout: None
+    label_dropout: Annotated[Number, Field(ge=0, le=1)] | None
     precision: Literal["fp32", "bf16"]
-    snapshots: Annotated[list[Count], Field(max_length=0)]
+    snapshots: list[Count]
     init: str | None
 
 
 class Sample(Section):
-    """How images are drawn from the model: Algorithm 2 of the paper, or DDIM."""
+    """How images are drawn from the model: Algorithm 2 of the paper, DDIM, or DPM-Solver++."""
 
     seed: Seed
     count: Count
     batch_size: Count
-    sampler: Literal["ancestral", "ddim"]
+    sampler: Literal["ancestral", "ddim", "dpm_solver"]
     steps: Count
     spacing: Literal["leading", "trailing", "linspace", "quad"]
     eta: Annotated[Number, Field(ge=0, le=1)] | None
     sigma: Literal["large", "small"] | None
     clip: bool
-    guidance: None
+    guidance: Annotated[Number, Field(ge=0)] | None
 
 
 class Classifier(Section):
@@ -134,7 +162,7 @@ class Evaluate(Section):
     seed: Seed
     extractor: Literal["classifier", "inception"]
     weights: str | None
-    likelihood_images: Annotated[int, Field(ge=0, le=0)]
+    likelihood_images: Annotated[int, Field(ge=0)]
     neighbours: Annotated[int, Field(ge=1, le=64)]
     classifier: Classifier | None
 
@@ -209,7 +237,17 @@ def _message(name: str, complaints: list[str]) -> str:
 
 def _complaint(error: dict[str, Any]) -> str:
     """One line of a pydantic error: the key as one writes it after `-S`, the value, and the rule."""
-    key = ".".join(map(str, error["loc"]))
+    section, *inner = map(str, error["loc"])
+    if error["type"].startswith("union_tag"):  # the key that chooses between the forms of a section
+        inner = [error["ctx"]["discriminator"].strip("'")]
+        if error["type"] == "union_tag_not_found":
+            error = {**error, "type": "missing"}
+        else:
+            expected = error["ctx"]["expected_tags"].replace(", ", " or ")
+            error = {**error, "input": error["ctx"]["tag"], "msg": f"must be {expected}"}
+    elif section in _TAGGED:
+        inner = inner[1:]  # after the name of the form
+    key = ".".join([section, *inner])
     if error["type"] == "missing":
         return f"{key}: is missing; recipes/default.yaml shows every section and key"
     if error["type"] == "extra_forbidden":
@@ -224,8 +262,9 @@ def _conflicts(params: Params) -> Iterator[str]:
     yield from _diffusion_conflicts(params.diffusion)
     yield from _network_conflicts(params.network, params.data.image_size)
     yield from _train_conflicts(params.train)
-    yield from _sample_conflicts(params.sample, params.diffusion.timesteps)
-    yield from _evaluate_conflicts(params.evaluate)
+    yield from _objective_conflicts(params.train, params.diffusion, params.network)
+    yield from sampling_conflicts(params.sample, params.diffusion, params.network)
+    yield from _evaluate_conflicts(params.evaluate, params.diffusion)
 
 
 def _data_conflicts(data: Data) -> Iterator[str]:
@@ -246,17 +285,45 @@ def _data_conflicts(data: Data) -> Iterator[str]:
 
 
 def _diffusion_conflicts(diffusion: Diffusion) -> Iterator[str]:
-    first, last, count = diffusion.beta_start, diffusion.beta_end, diffusion.timesteps
-    log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
-    if first > last:
+    if diffusion.value_range[0] >= diffusion.value_range[1]:
+        yield f"diffusion.value_range = {diffusion.value_range!r}: must be [low, high] with low < high"
+    if isinstance(diffusion, Interpolation):
+        return
+    wrong = list(_beta_conflicts(diffusion))
+    yield from wrong or _signal_conflicts(diffusion)
+
+
+_BETAS = {"const": ("beta_end",), "jsd": (), "cosine": (), "sigmoid": ()}  # else both
+
+
+def _beta_conflicts(diffusion: Gaussian) -> Iterator[str]:
+    """The ends that a schedule has, and no others."""
+    wanted = _BETAS.get(diffusion.schedule, ("beta_start", "beta_end"))
+    for key in ("beta_start", "beta_end"):
+        value = getattr(diffusion, key)
+        if (key in wanted) != (value is not None):
+            rule = "must be a number" if key in wanted else "must be null"
+            yield f"diffusion.{key} = {value!r}: {rule} for the schedule {diffusion.schedule}"
+    first, last = diffusion.beta_start, diffusion.beta_end
+    if first is not None and last is not None and first > last:
         yield f"diffusion.beta_start = {first!r}: must not be above diffusion.beta_end = {last!r}"
-    elif log_alpha_bar < _FAINTEST:
+
+
+def _signal_conflicts(diffusion: Gaussian) -> Iterator[str]:
+    """Something of the image must be left at the end, where it is found by dividing by what is left."""
+    if diffusion.schedule == "jsd" and diffusion.prediction == "eps":
+        yield "diffusion.prediction = 'eps': nothing of the image is left at the end of jsd; predict x_0, v or mu"
+    if diffusion.beta_end is None:
+        return
+    last, count = diffusion.beta_end, diffusion.timesteps
+    # quad lies below linear, and the warm-ups below const.
+    first = diffusion.beta_start if diffusion.schedule in ("linear", "quad") and diffusion.beta_start else last
+    log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
+    if log_alpha_bar < _FAINTEST:
         yield (
             f"diffusion.timesteps = {count}: with beta from {first!r} to {last!r} no float32 holds what is left of the "
             f"image at the end; use fewer timesteps or smaller betas"
         )
-    if diffusion.value_range[0] >= diffusion.value_range[1]:
-        yield f"diffusion.value_range = {diffusion.value_range!r}: must be [low, high] with low < high"
 
 
 def _network_conflicts(network: Network, image_size: int) -> Iterator[str]:
@@ -266,6 +333,8 @@ def _network_conflicts(network: Network, image_size: int) -> Iterator[str]:
             f"data.image_size = {image_size}: the network's {levels} levels (network.multipliers) halve it "
             f"{levels - 1} times, so it must be a multiple of {2 ** (levels - 1)}"
         )
+        return
+    if isinstance(network, BasicNetwork):
         return
     sizes = [image_size // 2**level for level in range(levels)]
     unknown = [size for size in network.attention if size not in sizes]
@@ -292,20 +361,77 @@ def _train_conflicts(train: Train) -> Iterator[str]:
         )
     if train.steps == 0 and train.init is None:
         yield "train.steps = 0: without training, train.init must name the model to evaluate"
+    if train.snapshots != sorted(set(train.snapshots)) or any(step > train.steps for step in train.snapshots):
+        yield f"train.snapshots = {train.snapshots!r}: must be rising steps, none above train.steps = {train.steps}"
+    if (train.weighting == "min_snr") != (train.min_snr_gamma is not None):
+        yield f"train.min_snr_gamma = {train.min_snr_gamma!r}: must be a number for min_snr and null otherwise"
 
 
-def _sample_conflicts(sample: Sample, timesteps: int) -> Iterator[str]:
+def _objective_conflicts(train: Train, diffusion: Diffusion, network: Network) -> Iterator[str]:
+    """Losses that do not train what the model has, or that the process does not know."""
+    if diffusion.process == "interpolation" and train.loss != "simple":
+        yield f"train.loss = {train.loss!r}: must be simple, for the interpolation process has no variational bound"
+    elif train.loss == "simple" and diffusion.variance != "fixed":
+        yield f"train.loss = 'simple': does not train the {diffusion.variance} variance; use vlb or hybrid"
+    elif train.loss == "hybrid" and diffusion.variance == "fixed":
+        yield "train.loss = 'hybrid': adds the bound for a learned variance, and diffusion.variance is fixed"
+    if train.weighting != "none" and (
+        train.loss == "vlb" or diffusion.process == "interpolation" or diffusion.prediction == "mu"
+    ):
+        yield (
+            f"train.weighting = {train.weighting!r}: is for the losses simple and hybrid, the gaussian process "
+            f"and the predictions eps, x_0 and v; use none"
+        )
+    if network.conditional != (train.label_dropout is not None):
+        yield (
+            f"train.label_dropout = {train.label_dropout!r}: must be a number if network.conditional is true, "
+            f"and null otherwise"
+        )
+
+
+def sampling_conflicts(sample: Sample, diffusion: Diffusion, network: Network) -> Iterator[str]:
+    """What a model cannot be sampled with; also for models that come from elsewhere than params.yaml."""
+    timesteps = diffusion.timesteps
     if sample.steps > timesteps:
         yield f"sample.steps = {sample.steps}: must be at most diffusion.timesteps = {timesteps}"
     if sample.steps == 1 and sample.spacing in ("leading", "quad"):
         yield f"sample.steps = 1: {sample.spacing} spacing would put it at t = 1; use trailing or linspace"
     if (sample.sampler == "ddim") != (sample.eta is not None):
-        yield f"sample.eta = {sample.eta!r}: must be a number for ddim and null for ancestral"
-    if (sample.sampler == "ancestral") != (sample.sigma is not None):
-        yield f"sample.sigma = {sample.sigma!r}: must be large or small for ancestral and null for ddim"
+        yield f"sample.eta = {sample.eta!r}: must be a number for ddim and null for {_others('ddim')}"
+    fixed = sample.sampler == "ancestral" and diffusion.variance == "fixed"
+    if fixed != (sample.sigma is not None):
+        yield (
+            f"sample.sigma = {sample.sigma!r}: must be large or small for ancestral with diffusion.variance fixed, "
+            f"and null otherwise"
+        )
+    whole_chain = sample.steps == timesteps and sample.spacing != "quad"
+    if sample.sampler == "ancestral" and diffusion.variance == "learned" and not whole_chain:
+        yield (
+            f"sample.steps = {sample.steps}: a learned variance is that of single steps, so ancestral sampling must "
+            f"take all {timesteps} of them, spaced otherwise than quad; use ddim, or learned_range"
+        )
+    if diffusion.process == "interpolation" and (
+        sample.sampler != "ddim" or sample.eta != 0 or sample.spacing not in ("trailing", "linspace")
+    ):
+        yield (
+            "sample.sampler: the interpolation process is sampled by ddim, with eta 0 and trailing or linspace "
+            "spacing, which begin at pure noise"
+        )
+    if sample.guidance is not None and not network.conditional:
+        yield f"sample.guidance = {sample.guidance!r}: must be null, for the network is not conditional"
 
 
-def _evaluate_conflicts(evaluate: Evaluate) -> Iterator[str]:
+def _others(sampler: str) -> str:
+    samplers = get_args(Sample.model_fields["sampler"].annotation)
+    return " and ".join(name for name in samplers if name != sampler)
+
+
+def _evaluate_conflicts(evaluate: Evaluate, diffusion: Diffusion) -> Iterator[str]:
+    if evaluate.likelihood_images and diffusion.process == "interpolation":
+        yield (
+            f"evaluate.likelihood_images = {evaluate.likelihood_images}: must be 0, for the interpolation process "
+            f"has no variational bound"
+        )
     if evaluate.extractor == "classifier":
         if evaluate.classifier is None:
             yield "evaluate.classifier = None: the classifier extractor needs this section"

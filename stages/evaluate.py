@@ -13,47 +13,102 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm import atomic, device, tensorfile
+from ddpm import atomic, device, images, tensorfile
 from ddpm.data import dataset
-from ddpm.evaluation import extractor, neighbours
+from ddpm.data.dataset import Dataset
+from ddpm.diffusion.process import Sigma
+from ddpm.evaluation import classes, extractor, likelihood, neighbours
 from ddpm.evaluation.fidelity import Features, Fidelity, measure
+from ddpm.network import modelfile
 from ddpm.params import Params, load
-from ddpm.reporting import figures
+from ddpm.reporting import curve, figures
 
 _NOT_PINNED = "the images are not pinned: set data.digest to {} to notice when they change"
+LIKELIHOOD = ("t", "bits_per_dim", "x_0_error")  # columns
+SNAPSHOTS = ("step", "fid", "is")
 LOOKED_AT = 1000  # of the samples and of the test images: enough to see copying, and the search stays short
 
 
 def evaluate(
     params: Params,
+    model: Path,
     samples: Path,
+    of_snapshots: Path,
     train: Path,
     test: Path,
     network: Path,
     reference: Path,
     metrics: Path,
     pictures: Path,
+    likelihood_curve: Path,
+    snapshot_curve: Path,
 ) -> None:
-    """Measure the samples under the reference's extractor, and look for copies of training images."""
+    """Measure the samples under the reference's extractor, look for copies of training images, and bound likelihood."""
     where = device.prepare(params.runtime)
+    settings = params.evaluate
     drawn, real = tensorfile.read(samples), tensorfile.read(reference)
+    known = {split: dataset.read(path) for split, path in (("train", train), ("test", test))}
     extract = extractor.load(network, where)
-    progress = partial(tqdm, desc="evaluate", unit="batch", mininterval=1)
-    features, logits = extract(drawn.tensors["images"], where, progress)
     of_real = {
         split: Features(real.tensors[f"{split}/features"], real.tensors[f"{split}/logits"])
         for split in ("train", "test")
     }
-    fidelity = measure(Features(features, logits), of_real["train"], of_real["test"], params.evaluate.seed)
-    accuracy = {} if extract.accuracy is None else {"accuracy": extract.accuracy}
+
+    def compare(shown: Tensor, what: str) -> tuple[Features, Fidelity]:
+        progress = partial(tqdm, desc=f"evaluate {what}", unit="batch", mininterval=1)
+        features = Features(*extract(shown, where, progress))
+        return features, measure(features, of_real["train"], of_real["test"], settings.seed)
+
+    features, fidelity = compare(drawn.tensors["images"], "samples")
     result: dict[str, Any] = {
-        extract.kind: fidelity.metrics | accuracy,
+        extract.kind: fidelity.metrics,
         "neighbours": look_for_copies(
-            drawn.tensors["images"], dataset.read(train).images, dataset.read(test).images, params, pictures
+            drawn.tensors["images"], known["train"].images, known["test"].images, params, pictures
         ),
         "protocol": protocol(params, fidelity, drawn, real),
     }
+    if extract.accuracy is not None:
+        asked = drawn.tensors.get("labels")
+        result[extract.kind] |= {"accuracy": extract.accuracy} | classes.agreement(features, of_real["train"], asked)
+    if settings.likelihood_images:
+        sigma: Sigma = drawn.metadata["sample"]["sigma"] or "large"
+        result["likelihood"] = bound_likelihood(model, known["test"], params, sigma, where, likelihood_curve)
+        result["protocol"]["likelihood_sigma"] = sigma
+    else:
+        curve.write(likelihood_curve, [], LIKELIHOOD)
+    over_training = [
+        {"step": int(step)} | {key: compare(shown, step)[1].metrics[key] for key in SNAPSHOTS[1:]}
+        for step, shown in sorted(tensorfile.read(of_snapshots).tensors.items())
+    ]
+    curve.write(snapshot_curve, over_training, SNAPSHOTS)
+    if over_training:
+        best = min(over_training, key=lambda point: point["fid"])
+        result["snapshots"] = {"best_fid": best["fid"], "best_step": best["step"]}
     atomic.write_text(metrics, json.dumps(result, indent=2, sort_keys=True) + "\n")
+
+
+def bound_likelihood(
+    model: Path, test: Dataset, params: Params, sigma: Sigma, where: torch.device, path: Path
+) -> dict[str, float]:
+    """Bits per dimension of test images, and the bound's terms over time as a curve."""
+    loaded = modelfile.load(model, where)
+    denoiser = loaded.denoiser
+    x_0 = images.to_float(test.images[: params.evaluate.likelihood_images], denoiser.value_range)
+    evaluations = len(x_0) * denoiser.process.timesteps
+    with tqdm(total=evaluations, desc="evaluate likelihood", unit="img", mininterval=1) as bar:
+        bound = likelihood.measure(denoiser, x_0, params.evaluate.seed, sigma, progress=bar.update)
+    points = [
+        {"t": place + 1, "bits_per_dim": term, "x_0_error": error}
+        for place, (term, error) in enumerate(zip(bound.terms.tolist(), bound.x_0_error.tolist(), strict=True))
+    ]
+    curve.write(path, points, LIKELIHOOD)
+    return {
+        "bits_per_dim": bound.bits_per_dim,
+        "rate": bound.rate,
+        "distortion": bound.distortion,
+        "prior": bound.prior,
+        "images": len(x_0),
+    }
 
 
 def look_for_copies(drawn: Tensor, train: Tensor, test: Tensor, params: Params, path: Path) -> dict[str, float]:
@@ -101,5 +156,6 @@ def protocol(
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
     with pipeline.running("evaluate"):
-        names = ("samples", "train", "test", "network", "reference", "metrics", "neighbours")
-        evaluate(load(pipeline.PARAMS), *pipeline.paths(*names))
+        inputs = ("model", "samples", "snapshot-samples", "train", "test", "network", "reference")
+        outputs = ("metrics", "neighbours", "likelihood", "snapshots")
+        evaluate(load(pipeline.PARAMS), *pipeline.paths(*inputs, *outputs))

@@ -72,7 +72,7 @@ def generate(model: Model, chosen: Sample, out: Path) -> None:
 
 def _draw(model: Model, chosen: Sample) -> Tensor:
     with tqdm(total=chosen.count, desc="sample", unit="img", mininterval=1) as bar:
-        return blocks.draw(model, chosen, bar.update)
+        return blocks.draw(model, chosen, None, bar.update)
 
 
 def _columns(count: int) -> int:

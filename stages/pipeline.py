@@ -94,7 +94,7 @@ def paths(*names: str) -> list[Path]:
     for name in names:
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = vars(parser.parse_args())
-    return [arguments[name] for name in names]
+    return [arguments[name.replace("-", "_")] for name in names]
 
 
 def data_root(setting: str) -> Path:

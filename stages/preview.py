@@ -4,10 +4,7 @@ import torch
 from PIL import Image
 
 from ddpm import images
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import GaussianProcess
-from ddpm.network.modelfile import Description, Model
-from ddpm.network.unet import UNet
+from ddpm.network.modelfile import Description, assemble
 from ddpm.params import Sample
 from ddpm.reporting import figures
 from ddpm.sampling import blocks
@@ -18,7 +15,6 @@ _STEPS = 20
 
 def grid(network: torch.nn.Module, description: Description, device: torch.device) -> Image.Image:
     """Sixteen samples by a short DDIM chain, always from the same noise, so that previews show progress."""
-    assert isinstance(network, UNet)
     diffusion = description.diffusion
     settings = Sample(
         seed=0,
@@ -32,7 +28,5 @@ def grid(network: torch.nn.Module, description: Description, device: torch.devic
         clip=True,
         guidance=None,
     )
-    process = GaussianProcess.from_settings(diffusion, device)
-    model = Model(description, network, Denoiser(network, process, diffusion.value_range), digest="")
-    *_, last = blocks.trajectory(model, settings, 0, _COUNT)
+    *_, last = blocks.trajectory(assemble(description, network, "", device), settings, 0, _COUNT)
     return figures.grid(images.to_uint8(last.x_0, diffusion.value_range).cpu(), columns=8)

@@ -65,6 +65,12 @@ class StateFolder:
             if earlier < step:
                 path.unlink()
 
+    def snapshot(self, step: int) -> Path:
+        """Where the weights of a step lie that are kept whatever follows; the folder is there."""
+        folder = self.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{step:08d}.safetensors"
+
     def finish(self, step: int) -> None:
         """Note that training is complete, and keep the newest few such folders."""
         atomic.write_text(self.path / "finished.json", json.dumps({"step": step}))
@@ -80,7 +86,7 @@ class StateFolder:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(status.st_size for status in self._files("*"))
+        return sum(status.st_size for status in self._files("**/*.*"))
 
     def _files(self, pattern: str) -> Iterator[os.stat_result]:
         """Of matching files; those that another process removes meanwhile are passed over."""
@@ -133,7 +139,7 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
     try:
         path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it while this process waited
         state = StateFolder(path)
-        for leftover in path.glob(".*"):  # of a writer that was killed
+        for leftover in path.rglob(".*"):  # of a writer that was killed
             leftover.unlink()
         if not resume:
             for old in (*state.states.values(), path / "finished.json"):

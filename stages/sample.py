@@ -25,23 +25,45 @@ FOLLOWED = 4  # images in the strips
 
 
 def sample(
-    params: Params, model_file: Path, test: Path, samples: Path, grid: Path, denoising: Path, noising: Path
+    params: Params,
+    model_file: Path,
+    snapshots: Path,
+    test: Path,
+    samples: Path,
+    of_snapshots: Path,
+    grid: Path,
+    denoising: Path,
+    noising: Path,
 ) -> None:
-    """Draw `sample.count` images from the model file's own network, and picture both directions of the process."""
+    """Draw `sample.count` images from the model file's own network, and picture both directions of the process.
+
+    As many are drawn from each snapshot of the training.
+    """
     where = device.prepare(params.runtime)
     model = modelfile.load(model_file, where)
-    with tqdm(total=params.sample.count, desc="sample", unit="img", mininterval=1) as bar:
-        drawn = blocks.draw(model, params.sample, bar.update)
+    drawn, asked = draw(model, params.sample, "sample")
     metadata = {"sample": params.sample.model_dump(), "model_digest": model.digest}
-    tensorfile.write(samples, {"images": drawn}, metadata)
+    tensorfile.write(samples, {"images": drawn} | ({} if asked is None else {"labels": asked}), metadata)
+    earlier = {
+        path.stem: draw(modelfile.load(path, where), params.sample, f"sample {path.stem}")[0]
+        for path in sorted(snapshots.glob("*.safetensors"))
+    }
+    tensorfile.write(of_snapshots, earlier, metadata)
     figures.save(figures.grid(drawn[:SHOWN], COLUMNS), grid)
-    picture_denoising(model, params.sample, denoising)
+    picture_denoising(model, params.sample, asked, denoising)
     picture_noising(model, dataset.read(test).images[:FOLLOWED].to(where), params.sample.seed, noising)
 
 
-def picture_denoising(model: Model, settings: Settings, path: Path) -> None:
+def draw(model: Model, settings: Settings, what: str) -> tuple[Tensor, Tensor | None]:
+    """The samples of one model, uint8 (N, C, H, W), and under guidance the class asked of each, int64 (N,)."""
+    asked = blocks.labels(model, settings)
+    with tqdm(total=settings.count, desc=what, unit="img", mininterval=1) as bar:
+        return blocks.draw(model, settings, asked, bar.update), asked
+
+
+def picture_denoising(model: Model, settings: Settings, asked: Tensor | None, path: Path) -> None:
     """x_t and the predicted x_0 of the first samples, at ten times of their chain."""
-    states = list(blocks.trajectory(model, settings, 0, min(FOLLOWED, settings.count)))
+    states = list(blocks.trajectory(model, settings, 0, min(FOLLOWED, settings.count), asked))
     chosen = [states[round(place)] for place in torch.linspace(0, len(states) - 1, COLUMNS).tolist()]
     _strip(path, "From noise to samples", model, [(s.t, s.x_t, s.x_0) for s in chosen])
 
@@ -51,7 +73,7 @@ def picture_noising(model: Model, real: Tensor, seed: int, path: Path) -> None:
     """Real images noised at ten times, and what the network predicts of them there."""
     process, device = model.denoiser.process, real.device
     x_0 = images.to_float(real, model.denoiser.value_range)
-    eps = torch.randn(x_0.shape, generator=rng.torch_generator(device, seed, "noising"), device=device)
+    eps = process.prior(tuple(x_0.shape), rng.torch_generator(device, seed, "noising"))
     columns = []
     for time in torch.linspace(1, process.timesteps, COLUMNS).round().int().tolist():
         t = torch.full((len(x_0),), time, device=device)
@@ -73,4 +95,5 @@ def _strip(path: Path, title: str, model: Model, columns: list[tuple[int, Tensor
 
 if __name__ == "__main__":
     with pipeline.running("sample"):
-        sample(load(pipeline.PARAMS), *pipeline.paths("model", "test", "samples", "grid", "denoising", "noising"))
+        names = ("model", "snapshots", "test", "samples", "snapshot-samples", "grid", "denoising", "noising")
+        sample(load(pipeline.PARAMS), *pipeline.paths(*names))

@@ -22,12 +22,17 @@ class Batches:
     def __init__(self, dataset: Dataset, settings: Train, value_range: Sequence[float], device: torch.device) -> None:
         self.device = device
         self._images = hold(dataset.images, device)
+        self._labels = dataset.labels
+        self._unlabelled = len(dataset.classes)  # the label of no class
         self._settings = settings
         self._value_range = value_range
         self._order = lru_cache(maxsize=2)(self._shuffle)  # a batch may span two epochs
 
-    def get(self, step: int, micro: int, generator: torch.Generator) -> Tensor:
-        """The images x_0 of a micro-batch, float32 (N, C, H, W), each flipped with probability 1/2 if so set."""
+    def get(self, step: int, micro: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The images x_0 of a micro-batch, float32 (N, C, H, W), each flipped with probability 1/2 if so set.
+
+        With label dropout also their labels, int64 (N,), each replaced by that of no class with that probability.
+        """
         chosen = torch.from_numpy(self.indices(step, micro))
         if self._images.device.type != self.device.type:
             batch = self._images[chosen].pin_memory().to(self.device, non_blocking=True)
@@ -37,7 +42,12 @@ class Batches:
         if self._settings.horizontal_flip:
             flip = torch.rand(len(x_0), generator=generator, device=self.device) < 0.5
             x_0 = torch.where(flip[:, None, None, None], x_0.flip(3), x_0)
-        return x_0
+        dropout = self._settings.label_dropout
+        if dropout is None:
+            return x_0, None
+        labels = self._labels[chosen].to(self.device)
+        dropped = torch.rand(len(labels), generator=generator, device=self.device) < dropout
+        return x_0, labels.masked_fill(dropped, self._unlabelled)
 
     def indices(self, step: int, micro: int) -> np.ndarray:
         """Positions in the dataset, int64 (batch_size / accumulate,), for step 1, 2, ... and micro 0, 1, ..."""

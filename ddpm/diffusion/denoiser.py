@@ -1,11 +1,15 @@
-"""The room between network and mathematics: what a network's output says about x_0 and eps."""
+"""The room between network and mathematics: what a network's output says about x_0, eps and the next step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from ddpm.diffusion.process import GaussianProcess
+from ddpm.diffusion import prediction
+from ddpm.diffusion.process import GaussianProcess, Process, Sigma
+from ddpm.params import Diffusion
 
 
 @dataclass(frozen=True)
@@ -14,34 +18,69 @@ class Denoised:
 
     x_0: Tensor
     eps: Tensor
+    variance: Tensor | None  # what the network says of it, as it says it; `Denoiser.log_variance` reads it
 
 
+@dataclass(frozen=True)
 class Denoiser:
-    """A network eps_theta(x_t, t) read as an estimate of x_0 and of the noise.
+    """A network read as an estimate of x_0, of the noise, and perhaps of the variance of p(x_s | x_t).
 
     `network(x_t, index)` takes float images (N, C, H, W) and int64 indices (N,) in 0..T-1, as the paper's code
-    numbers its embeddings: the shift from t in 1..T happens here and nowhere else.
+    numbers its embeddings: the shift from t in 1..T happens here and nowhere else. It answers with (N, C, H, W), or
+    with twice the channels where the variance is learned.
     """
 
-    def __init__(
-        self,
-        network: Callable[[Tensor, Tensor], Tensor],
-        process: GaussianProcess,
-        value_range: Sequence[float] = (-1.0, 1.0),
-    ) -> None:
-        self.network = network
-        self.process = process
-        self.value_range = value_range
+    network: Callable[..., Tensor]
+    process: Process
+    settings: Diffusion
 
-    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's float32 output at times t in 1..T: eps_theta(x_t, t)."""
-        return self.network(x_t, t - 1).float()
+    @property
+    def value_range(self) -> Sequence[float]:
+        """What uint8 0 and 255 become."""
+        return self.settings.value_range
+
+    @property
+    def gaussian(self) -> GaussianProcess:
+        """The process, for what is defined on the Gaussian one alone."""
+        assert isinstance(self.process, GaussianProcess), "params.py refuses what needs a Gaussian process"
+        return self.process
+
+    def given(self, labels: Tensor | None) -> "Denoiser":
+        """The same, for images of the given classes, int64 (N,)."""
+        return self if labels is None else replace(self, network=partial(self.network, labels=labels))
+
+    def output(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's float32 output at times t in 1..T: its prediction, and its word on the variance if learned."""
+        output = self.network(x_t, t - 1).float()
+        if self.settings.variance == "fixed":
+            return output, None
+        predicted, variance = output.chunk(2, dim=1)
+        return predicted, variance
 
     def __call__(self, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
         """Estimate x_0 and eps. With `clip`, x_0 is held to the value range and eps is what then remains."""
-        eps = self.output(x_t, t)
-        x_0 = self.process.predict_x_0(x_t, t, eps)
-        if not clip:
-            return Denoised(x_0, eps)
-        x_0 = x_0.clamp(*self.value_range)
-        return Denoised(x_0, self.process.predict_eps(x_t, t, x_0))
+        return self.interpret(*self.output(x_t, t), x_t, t, clip)
+
+    def interpret(self, predicted: Tensor, variance: Tensor | None, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
+        """What `output` means."""
+        kind = self.settings.prediction
+        x_0 = prediction.implied_x_0(kind, self.process, x_t, t, predicted)
+        if kind == "eps" and not clip:
+            return Denoised(x_0, predicted, variance)
+        if clip:
+            x_0 = x_0.clamp(*self.value_range)
+        return Denoised(x_0, self.process.predict_eps(x_t, t, x_0), variance)
+
+    def log_variance(self, estimate: Denoised, t: Tensor, s: Tensor, sigma: Sigma) -> Tensor:
+        """log of the variance of p(x_s | x_t), (N, 1, 1, 1) or (N, C, H, W); `sigma` chooses where it is fixed.
+
+        `learned`: the network's own word for s = t - 1 (Section 3.2). `learned_range`: the logarithm between the two
+        fixed choices, at the place that the network says, -1 small and 1 large (Nichol & Dhariwal 2021, equation (15)).
+        """
+        if estimate.variance is None:
+            return self.gaussian.posterior_log_variance(t, s, sigma)
+        if self.settings.variance == "learned":
+            return estimate.variance
+        small = self.gaussian.posterior_log_variance(t, s, "small").to(estimate.variance.dtype)
+        large = self.gaussian.posterior_variance(t, s, "large").log().to(estimate.variance.dtype)
+        return torch.lerp(small, large, (estimate.variance + 1) / 2)

@@ -1,21 +1,67 @@
-"""Variance schedules: beta_1..beta_T of the forward process, and the signal that is left of an image."""
+"""Variance schedules: what is left of an image after each step of the forward process."""
 
 import numpy as np
 
-from ddpm.params import Diffusion
+from ddpm.params import Gaussian
+
+_LARGEST = 0.999  # beta of the schedules that are made from alpha_bar, which would end at beta_T = 1
 
 
-def betas(settings: Diffusion) -> np.ndarray:
-    """beta_1..beta_T, float64 of shape (T,), in (0, 1); Section 4 of the paper.
-
-    `linear`: equally spaced from beta_start to beta_end.
-    """
-    return np.linspace(settings.beta_start, settings.beta_end, settings.timesteps)
-
-
-def alpha_bar(betas: np.ndarray) -> np.ndarray:
+def alpha_bar(settings: Gaussian) -> np.ndarray:
     """alpha_bar_0..alpha_bar_T, float64 of shape (T + 1,): the products of 1 - beta, with alpha_bar[0] = 1.
 
     Index t is the paper's t, so no step needs an array of previous values; equation (4).
     """
-    return np.concatenate([[1.0], np.cumprod(1.0 - betas)])
+    return np.concatenate([[1.0], np.cumprod(1.0 - betas(settings))])
+
+
+def betas(settings: Gaussian) -> np.ndarray:
+    """beta_1..beta_T, float64 of shape (T,), in (0, 1].
+
+    Of the paper's code: `linear` rises in equal steps from beta_start to beta_end (Section 4); `quad` likewise in
+    their square roots; `const` stays at beta_end; `warmup10` and `warmup50` rise over the first 10 or 50 percent of
+    the steps and stay; `jsd` is 1/T, 1/(T-1), .., 1, which makes alpha_bar_t = 1 - t/T.
+    `cosine`: alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, equation (17)).
+    `sigmoid`: alpha_bar follows a sigmoid from -3 to 3 (Jabri, Fleet, Chen 2022), 1/2 at half time.
+    """
+    steps, first, last = settings.timesteps, settings.beta_start, settings.beta_end
+    match settings.schedule:
+        case "linear":
+            return np.linspace(_given(first), _given(last), steps)
+        case "quad":
+            return np.linspace(_given(first) ** 0.5, _given(last) ** 0.5, steps) ** 2
+        case "const":
+            return np.full(steps, _given(last))
+        case "warmup10":
+            return _warmup(_given(first), _given(last), steps, 0.1)
+        case "warmup50":
+            return _warmup(_given(first), _given(last), steps, 0.5)
+        case "jsd":
+            return 1.0 / np.linspace(steps, 1, steps)
+        case "cosine":
+            offset = 0.008  # keeps beta_1 from being too small to matter beside the images' quantisation
+            angle = (np.linspace(0, 1, steps + 1) + offset) / (1 + offset) * np.pi / 2
+            return _from_curve(np.cos(angle) ** 2)
+        case "sigmoid":
+            return _from_curve(_sigmoid(np.linspace(3, -3, steps + 1)) - _sigmoid(-3.0))
+
+
+def _given(beta: float | None) -> float:
+    assert beta is not None, "params.py asks for the betas that a schedule has"
+    return beta
+
+
+def _warmup(first: float, last: float, steps: int, part: float) -> np.ndarray:
+    result = np.full(steps, last)
+    rising = int(steps * part)
+    result[:rising] = np.linspace(first, last, rising)
+    return result
+
+
+def _from_curve(curve: np.ndarray) -> np.ndarray:
+    """The betas whose alpha_bar is proportional to the given curve, but for the last steps, which are limited."""
+    return np.minimum(1 - curve[1:] / curve[:-1], _LARGEST)
+
+
+def _sigmoid(x: np.ndarray | float) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.asarray(x)))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.params import Network
+from ddpm.params import UNetNetwork
 
 
 def initialised(layer: nn.Module, zero: bool = False) -> nn.Module:
@@ -24,7 +24,7 @@ def conv(inputs: int, outputs: int, size: int = 3, zero: bool = False) -> nn.Mod
     return initialised(nn.Conv2d(inputs, outputs, size, padding=size // 2), zero)
 
 
-def norm(channels: int, settings: Network) -> nn.GroupNorm:
+def norm(channels: int, settings: UNetNetwork) -> nn.GroupNorm:
     """Group normalisation (Wu & He 2018)."""
     return nn.GroupNorm(settings.groups, channels, settings.norm_eps)
 
@@ -56,7 +56,7 @@ def sinusoids(index: Tensor, channels: int) -> Tensor:
 class ResidualBlock(nn.Module):
     """Two convolutions around the time embedding, beside a shortcut: (N, inputs, H, W) to (N, outputs, H, W)."""
 
-    def __init__(self, inputs: int, outputs: int, settings: Network) -> None:
+    def __init__(self, inputs: int, outputs: int, settings: UNetNetwork) -> None:
         super().__init__()
         self.norm_1 = norm(inputs, settings)
         self.conv_1 = conv(inputs, outputs)
@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Every position attends to every other, beside a shortcut: (N, C, H, W) to (N, C, H, W)."""
 
-    def __init__(self, channels: int, settings: Network) -> None:
+    def __init__(self, channels: int, settings: UNetNetwork) -> None:
         super().__init__()
         self.heads = settings.heads
         self.norm = norm(channels, settings)
@@ -99,7 +99,7 @@ class SelfAttention(nn.Module):
 class Downsample(nn.Module):
     """Halve an even image by a strided convolution: (N, C, H, W) to (N, C, H/2, W/2)."""
 
-    def __init__(self, channels: int, settings: Network) -> None:
+    def __init__(self, channels: int, settings: UNetNetwork) -> None:
         super().__init__()
         # TensorFlow's SAME pads an even image on the right and the bottom only; a symmetric pad shifts the image.
         self.pad = (0, 1, 0, 1) if settings.downsample == "asymmetric" else (1, 1, 1, 1)

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from pydantic import TypeAdapter
+from torch import Tensor, nn
 
 from ddpm import tensorfile
+from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import GaussianProcess
+from ddpm.network.basic import BasicUNet
 from ddpm.network.unet import UNet
-from ddpm.params import Diffusion, Network
+from ddpm.params import BasicNetwork, Diffusion, Network
 
 FORMAT = "ddpm-model-1"
 
@@ -25,10 +27,13 @@ class Description:
     image_shape: tuple[int, int, int]  # (C, H, W)
     classes: Sequence[str]  # of the images it was trained on
 
-    def build(self) -> UNet:
+    def build(self) -> UNet | BasicUNet:
         """A new network with weights from torch's global generator."""
         channels, size, _ = self.image_shape
-        return UNet(self.network, channels, size)
+        if isinstance(self.network, BasicNetwork):
+            return BasicUNet(self.network, channels)
+        outputs = channels if self.diffusion.variance == "fixed" else 2 * channels
+        return UNet(self.network, channels, size, outputs, len(self.classes))
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Model:
     """A trained network, ready to denoise."""
 
     description: Description
-    network: UNet
+    network: nn.Module
     denoiser: Denoiser
     digest: str  # sha256 of the weights
 
@@ -61,8 +66,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
     file = _read(path)
     try:
         description = Description(
-            Diffusion.model_validate(file.metadata["diffusion"]),
-            Network.model_validate(file.metadata["network"]),
+            TypeAdapter[Diffusion](Diffusion).validate_python(file.metadata["diffusion"]),
+            TypeAdapter[Network](Network).validate_python(file.metadata["network"]),
             tuple(file.metadata["image_shape"]),
             file.metadata["classes"],
         )
@@ -71,11 +76,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
     except (KeyError, ValueError, RuntimeError) as error:
         raise tensorfile.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    process = GaussianProcess.from_settings(description.diffusion, device)
-    return Model(description, network, Denoiser(network, process, description.diffusion.value_range), file.digest)
+    return assemble(description, network, file.digest, device)
 
 
-def initialise(network: UNet, path: Path) -> str:
+def assemble(description: Description, network: nn.Module, digest: str, device: torch.device | str) -> Model:
+    """A model of a network that is there already, on its device."""
+    forward = process.from_settings(description.diffusion, device)
+    return Model(description, network, Denoiser(network, forward, description.diffusion), digest)
+
+
+def initialise(network: nn.Module, path: Path) -> str:
     """Start from the weights of a model file; return their sha256.
 
     Raises `TensorFileError` where the file holds no model, or one of another shape.

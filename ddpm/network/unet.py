@@ -5,22 +5,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.network.layers import Downsample, ResidualBlock, SelfAttention, TimeEmbedding, Upsample, conv, norm
-from ddpm.params import Network
+from ddpm.params import UNetNetwork
 
 
 class UNet(nn.Module):
-    """eps_theta(x_t, t): images (N, C, H, H) and time indices (N,) in 0..T-1, to (N, C, H, H).
+    """eps_theta(x_t, t): images (N, C, H, H) and time indices (N,) in 0..T-1, to (N, outputs, H, H).
 
-    With the paper's settings it has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256 images.
+    A conditional one also takes labels (N,) in 0..classes-1, and `classes` for no class; without labels it takes
+    none to be known. With the paper's settings it has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256
+    images.
     """
 
-    def __init__(self, settings: Network, image_channels: int, image_size: int) -> None:
+    def __init__(self, settings: UNetNetwork, image_channels: int, image_size: int, outputs: int, classes: int) -> None:
+        """`classes` counts only where `settings.conditional`."""
         super().__init__()
+        self.knows_time = settings.time
+        self.classes = classes
         plan = [settings.channels * multiplier for multiplier in settings.multipliers]
         sizes = [image_size // 2**level for level in range(len(plan))]
         last = len(plan) - 1
 
         self.time = TimeEmbedding(settings.channels)
+        self.label = nn.Embedding(classes + 1, 4 * settings.channels) if settings.conditional else None
         self.first = conv(image_channels, settings.channels)
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
@@ -35,10 +41,12 @@ class UNet(nn.Module):
             self.up.append(UpLevel(width, taken, channels, size in settings.attention, level > 0, settings))
             width = channels
         self.norm = norm(width, settings)
-        self.last = conv(width, image_channels, zero=True)
+        self.last = conv(width, outputs, zero=True)
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        embedding = self.time(index)
+    def forward(self, x: Tensor, index: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self.time(index if self.knows_time else torch.zeros_like(index))
+        if self.label is not None:
+            embedding = embedding + self.label(torch.full_like(index, self.classes) if labels is None else labels)
         h = self.first(x)
         skips = [h]
         for level in self.down:
@@ -52,7 +60,7 @@ class UNet(nn.Module):
 class DownLevel(nn.Module):
     """Residual blocks at one size, each perhaps with attention, then the step to half the size."""
 
-    def __init__(self, inputs: int, channels: int, attention: bool, downsample: bool, settings: Network) -> None:
+    def __init__(self, inputs: int, channels: int, attention: bool, downsample: bool, settings: UNetNetwork) -> None:
         super().__init__()
         widths = [inputs] + [channels] * (settings.blocks - 1)
         self.blocks = nn.ModuleList(ResidualBlock(width, channels, settings) for width in widths)
@@ -73,7 +81,7 @@ class DownLevel(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block at the smallest size."""
 
-    def __init__(self, channels: int, settings: Network) -> None:
+    def __init__(self, channels: int, settings: UNetNetwork) -> None:
         super().__init__()
         self.block_1 = ResidualBlock(channels, channels, settings)
         self.attention = SelfAttention(channels, settings)
@@ -87,7 +95,7 @@ class UpLevel(nn.Module):
     """One residual block more than on the way down, each beside what that way kept, then the step to twice the size."""
 
     def __init__(
-        self, inputs: int, skips: list[int], channels: int, attention: bool, upsample: bool, settings: Network
+        self, inputs: int, skips: list[int], channels: int, attention: bool, upsample: bool, settings: UNetNetwork
     ) -> None:
         super().__init__()
         widths = [inputs] + [channels] * settings.blocks
@@ -103,5 +111,5 @@ class UpLevel(nn.Module):
         return self.upsample(h)
 
 
-def _attention(wanted: bool, channels: int, settings: Network) -> nn.Module:
+def _attention(wanted: bool, channels: int, settings: UNetNetwork) -> nn.Module:
     return SelfAttention(channels, settings) if wanted else nn.Identity()

@@ -1,4 +1,4 @@
-"""The loss curve's file, reports/train.csv."""
+"""The files of curves: reports/train.csv, likelihood.csv, snapshots.csv."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from ddpm import atomic
 
 
 def write(path: Path, points: Sequence[dict[str, float]], columns: Sequence[str]) -> None:
-    """One line per point, `step` first and whole."""
-    table = pd.DataFrame(list(points), columns=list(columns)).astype({"step": int})
+    """One line per point; the first column, step or t, is whole."""
+    table = pd.DataFrame(list(points), columns=list(columns)).astype({columns[0]: int})
     atomic.write_text(path, table.to_csv(index=False))
 
 

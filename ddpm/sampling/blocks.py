@@ -12,15 +12,17 @@ from torch import Tensor
 from ddpm import images, rng
 from ddpm.network.modelfile import Model
 from ddpm.params import Sample
-from ddpm.sampling import ancestral, ddim
+from ddpm.sampling import ancestral, ddim, dpm_solver
+from ddpm.sampling.guidance import guide
 from ddpm.sampling.state import State
 from ddpm.sampling.timesteps import timesteps
 
 BLOCK = 16
+Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
 
 
 class BlockNoise:
-    """Standard normal noise (N, C, H, W) for images first..first + count - 1, where `first` starts a block."""
+    """Noise (N, C, H, W) for images first..first + count - 1, where `first` starts a block."""
 
     def __init__(self, seed: int, first: int, count: int, shape: tuple[int, int, int], device: torch.device) -> None:
         assert first % BLOCK == 0
@@ -29,11 +31,12 @@ class BlockNoise:
         self._count, self._shape, self._device = count, shape, device
 
     def __call__(self) -> Tensor:
-        """The next draw: every block draws for 16 images, also when fewer are wanted."""
-        drawn = [
-            torch.randn((BLOCK, *self._shape), generator=generator, device=self._device)
-            for generator in self._generators
-        ]
+        """The next draw of standard normal noise."""
+        return self.draw(lambda shape, generator: torch.randn(shape, generator=generator, device=self._device))
+
+    def draw(self, distribution: Draw) -> Tensor:
+        """The next draw from a distribution: every block draws for 16 images, also when fewer are wanted."""
+        drawn = [distribution((BLOCK, *self._shape), generator) for generator in self._generators]
         return torch.cat(drawn)[: self._count]
 
 
@@ -43,11 +46,23 @@ def batches(count: int, batch_size: int) -> list[tuple[int, int]]:
     return [(first, min(size, count - first)) for first in range(0, count, size)]
 
 
-def draw(model: Model, settings: Sample, progress: Callable[[int], object] | None = None) -> Tensor:
-    """All `settings.count` images, uint8 (count, C, H, W) on the host; `progress` hears how many are new."""
+def labels(model: Model, settings: Sample) -> Tensor | None:
+    """The class asked of each image under guidance, int64 (count,): all classes in turn. None without guidance."""
+    if settings.guidance is None:
+        return None
+    return torch.arange(settings.count) % len(model.description.classes)
+
+
+def draw(
+    model: Model, settings: Sample, asked: Tensor | None = None, progress: Callable[[int], object] | None = None
+) -> Tensor:
+    """All `settings.count` images, uint8 (count, C, H, W) on the host; `progress` hears how many are new.
+
+    `asked` is the class of each image, int64 (count,), as `labels` gives it.
+    """
     drawn = []
     for first, count in batches(settings.count, settings.batch_size):
-        *_, last = trajectory(model, settings, first, count)
+        *_, last = trajectory(model, settings, first, count, asked)
         drawn.append(images.to_uint8(last.x_0, model.denoiser.value_range).cpu())
         if progress is not None:
             progress(count)
@@ -55,18 +70,22 @@ def draw(model: Model, settings: Sample, progress: Callable[[int], object] | Non
 
 
 @torch.no_grad()
-def trajectory(model: Model, settings: Sample, first: int, count: int) -> Iterator[State]:
+def trajectory(model: Model, settings: Sample, first: int, count: int, asked: Tensor | None = None) -> Iterator[State]:
     """The states from pure noise to images first..first + count - 1, float32 in the model's value range.
 
     `first` must be the beginning of a block, as `batches` gives it.
     """
-    denoiser = model.denoiser
-    device = denoiser.process.alpha_bar.device
-    noise = BlockNoise(settings.seed, first, count, model.description.image_shape, device)
-    times = timesteps(settings, denoiser.process.timesteps)
-    if settings.sampler == "ddim":
-        assert settings.eta is not None
-        yield from ddim.sample(denoiser, noise(), times, noise, settings.eta, settings.clip)
-    else:
-        assert settings.sigma is not None
-        yield from ancestral.sample(denoiser, noise(), times, noise, settings.sigma, settings.clip)
+    denoiser, process = model.denoiser, model.denoiser.process
+    if asked is not None:
+        denoiser = guide(denoiser, asked[first : first + count].to(process.device), settings.guidance or 0.0)
+    noise = BlockNoise(settings.seed, first, count, model.description.image_shape, process.device)
+    x = noise.draw(process.prior)
+    times = timesteps(settings, process.timesteps)
+    match settings.sampler:
+        case "ancestral":
+            yield from ancestral.sample(denoiser, x, times, noise, settings.sigma, settings.clip)
+        case "ddim":
+            assert settings.eta is not None
+            yield from ddim.sample(denoiser, x, times, noise, settings.eta, settings.clip)
+        case "dpm_solver":
+            yield from dpm_solver.sample(denoiser, x, times, settings.clip)

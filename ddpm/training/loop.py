@@ -16,7 +16,7 @@ from ddpm.device import autocast
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.params import Train
 from ddpm.training.ema import MovingAverage
-from ddpm.training.objective import simple_loss
+from ddpm.training.objective import loss as loss_of
 
 
 @dataclass
@@ -88,12 +88,12 @@ def _accumulate_gradients(denoiser: Denoiser, batches: Batches, step: int, setti
     total = torch.zeros((), device=device)
     for micro in range(settings.accumulate):
         generator = rng.torch_generator(device, settings.seed, "train", step, micro)
-        x_0 = batches.get(step, micro, generator)
+        x_0, labels = batches.get(step, micro, generator)
         t = torch.randint(1, denoiser.process.timesteps + 1, (len(x_0),), generator=generator, device=device)
-        eps = torch.empty_like(x_0).normal_(generator=generator)
+        eps = denoiser.process.prior(tuple(x_0.shape), generator)
         torch.manual_seed(rng.torch_seed(settings.seed, "dropout", step, micro))  # dropout has no generator of its own
         with autocast(device, settings.precision):
-            loss = simple_loss(denoiser, x_0, t, eps)
+            loss = loss_of(denoiser.given(labels), x_0, t, eps, settings)
         (loss / settings.accumulate).backward()
         total += loss.detach() / settings.accumulate
     return total

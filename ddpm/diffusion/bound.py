@@ -1,0 +1,66 @@
+"""The variational bound on the negative log likelihood, equations (3) and (5), in bits per dimension."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ddpm.diffusion.denoiser import Denoised, Denoiser
+from ddpm.diffusion.process import GaussianProcess, Sigma
+
+
+def term(denoiser: Denoiser, estimate: Denoised, x_0: Tensor, x_t: Tensor, t: Tensor, sigma: Sigma) -> Tensor:
+    """L_(t-1) of equation (5) at times t in 1..T, in bits per dimension, float32 of shape (N,).
+
+    For t > 1 it is KL(q(x_(t-1) | x_t, x_0) || p(x_(t-1) | x_t)), for t = 1 it is L_0 = -log p(x_0 | x_1). `estimate`
+    is what the denoiser says of x_t; `sigma` chooses the variance of p where it is fixed.
+    """
+    process = denoiser.gaussian
+    true_mean = process.posterior_mean(x_0, x_t, t, t - 1)
+    mean = process.posterior_mean(estimate.x_0, x_t, t, t - 1)
+    true_log_variance = process.posterior_log_variance(t, t - 1, "small").to(x_t.dtype)
+    log_variance = denoiser.log_variance(estimate, t, t - 1, sigma).to(x_t.dtype)
+    divergence = normal_kl(true_mean, true_log_variance, mean, log_variance)
+    decoded = -discretised_log_likelihood(x_0, mean, log_variance, denoiser.value_range)
+    return _bits(torch.where((t == 1).view(-1, 1, 1, 1), decoded, divergence))
+
+
+def prior_term(process: GaussianProcess, x_0: Tensor) -> Tensor:
+    """L_T of equation (5), KL(q(x_T | x_0) || N(0, I)), in bits per dimension, of shape (N,)."""
+    t = torch.full((len(x_0),), process.timesteps, device=x_0.device)
+    mean = process.signal(t).to(x_0.dtype) * x_0
+    zero = torch.zeros((), dtype=x_0.dtype, device=x_0.device)
+    return _bits(normal_kl(mean, (2 * process.noise(t).log()).to(x_0.dtype), zero, zero))
+
+
+def normal_kl(mean_1: Tensor, log_variance_1: Tensor, mean_2: Tensor, log_variance_2: Tensor) -> Tensor:
+    """KL(N(mean_1, variance_1) || N(mean_2, variance_2)) of each element, in nats."""
+    ratio = log_variance_1 - log_variance_2
+    return 0.5 * (ratio.exp() - 1 - ratio + (mean_1 - mean_2) ** 2 * (-log_variance_2).exp())
+
+
+def discretised_log_likelihood(x_0: Tensor, mean: Tensor, log_variance: Tensor, value_range: Sequence[float]) -> Tensor:
+    """The probability that N(mean, variance) gives to the bin of each value of x_0, in nats; equation (13).
+
+    x_0 holds the 256 values of uint8 in the value range. The outermost bins reach to infinity. Differences of the
+    distribution function are taken between logarithms, on the side where they are small, so that no bin is too far
+    out to have a gradient.
+    """
+    low, high = value_range
+    half_bin = (high - low) / 255 / 2
+    inverse_std = (-0.5 * log_variance).exp()
+    upper = (x_0 - mean + half_bin) * inverse_std
+    lower = (x_0 - mean - half_bin) * inverse_std
+    # P(lower < z < upper) is that of (-upper, -lower): choose the interval that is nearer to minus infinity.
+    flip = lower + upper > 0
+    near, far = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
+    log_near, log_far = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
+    inside = log_near + torch.log(-torch.expm1(log_far - log_near))
+    inside = torch.where(x_0 < low + half_bin, torch.special.log_ndtr(upper), inside)
+    return torch.where(x_0 > high - half_bin, torch.special.log_ndtr(-lower), inside)
+
+
+def _bits(nats: Tensor) -> Tensor:
+    """The mean over an image's elements, in bits."""
+    return nats.flatten(1).mean(1) / math.log(2)
