@@ -14,6 +14,15 @@ _HEAD = """\
 """
 
 
+class _Recipe(yaml.SafeDumper):
+    """Sections as blocks and lists in a line, as params.yaml has them."""
+
+
+_Recipe.add_representer(
+    list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+)
+
+
 def bring(source: Path, out: Path) -> str:
     """Write a model file of a diffusers folder, or of a checkpoint with the official names; return its recipe.
 
@@ -48,4 +57,4 @@ def recipe(imported: Imported, model: Path) -> str:
         },
     }
     head = _HEAD.format(name=model.name, count=count, channels=channels, size=size, **diffusion)
-    return head + yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=1000)
+    return head + yaml.dump(sections, Dumper=_Recipe, sort_keys=False, default_flow_style=False, width=1000)

@@ -122,23 +122,18 @@ def _attention_complaints(config: Mapping[str, Any]) -> Iterator[str]:
     down, up = ([kind.startswith("Attn") for kind in config[f"{way}_block_types"]] for way in ("down", "up"))
     if down != up[::-1] or len(down) != len(config["block_out_channels"]):
         yield "up_block_types: must mirror down_block_types, one for each of block_out_channels"
-    elif len(_heads(config)) > 1 or any(
-        width % (config["attention_head_dim"] or width) for width in _attending(config)
-    ):
+    elif len(heads := _heads(config)) > 1 or heads.pop() % 1:
         yield (
-            f"attention_head_dim = {config['attention_head_dim']}: must give one number of heads to attention "
-            f"on {sorted(_attending(config))} channels, the middle's included"
+            f"attention_head_dim = {config['attention_head_dim']}: must divide the channels of every attention, "
+            f"the middle's included, into one number of heads"
         )
 
 
-def _attending(config: Mapping[str, Any]) -> set[int]:
-    widths = config["block_out_channels"]
-    pairs = zip(widths, config["down_block_types"], strict=True)
-    return {width for width, kind in pairs if kind.startswith("Attn")} | {widths[-1]}
-
-
-def _heads(config: Mapping[str, Any]) -> set[int]:
-    return {width // (config["attention_head_dim"] or width) for width in _attending(config)}
+def _heads(config: Mapping[str, Any]) -> set[float]:
+    """What the widths of feature maps with attention are of a head's; null is as wide as the map."""
+    widths, kinds = config["block_out_channels"], config["down_block_types"]
+    attending = [width for width, kind in zip(widths, kinds, strict=True) if kind.startswith("Attn")]
+    return {width / (config["attention_head_dim"] or width) for width in [*attending, widths[-1]]}
 
 
 def section(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +145,7 @@ def section(config: Mapping[str, Any]) -> dict[str, Any]:
         "multipliers": [width // widths[0] for width in widths],
         "blocks": config["layers_per_block"],
         "attention": [config["sample_size"] // 2**level for level, kind in enumerate(kinds) if kind.startswith("Attn")],
-        "heads": max(_heads(config)),
+        "heads": int(_heads(config).pop()),
         "groups": config["norm_num_groups"],
         "norm_eps": float(config["norm_eps"]),
         "dropout": float(config.get("dropout", 0)),
