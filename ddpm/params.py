@@ -259,8 +259,7 @@ def _complaint(error: dict[str, Any]) -> str:
 def _conflicts(params: Params) -> Iterator[str]:
     """What is allowed key by key but not together."""
     yield from _data_conflicts(params.data)
-    yield from _diffusion_conflicts(params.diffusion)
-    yield from _network_conflicts(params.network, params.data.image_size)
+    yield from model_conflicts(params.diffusion, params.network, params.data.image_size)
     yield from _train_conflicts(params.train)
     yield from _objective_conflicts(params.train, params.diffusion, params.network)
     yield from sampling_conflicts(params.sample, params.diffusion, params.network)
@@ -282,6 +281,12 @@ def _data_conflicts(data: Data) -> Iterator[str]:
             f"data.seed = {data.seed!r}: must be a number for digits and folder, which are split here, "
             f"and null for sources that bring their own test images"
         )
+
+
+def model_conflicts(diffusion: Diffusion, network: Network, image_size: int) -> Iterator[str]:
+    """What no model can be; also for models that come from elsewhere than params.yaml."""
+    yield from _diffusion_conflicts(diffusion)
+    yield from _network_conflicts(network, image_size)
 
 
 def _diffusion_conflicts(diffusion: Diffusion) -> Iterator[str]:

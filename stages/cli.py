@@ -83,6 +83,33 @@ def generate(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+) -> None:
+    """Write a model as a folder that diffusers' DDPMPipeline loads."""
+    with _readable_errors():
+        from ddpm.interop import diffusers
+        from ddpm.network import modelfile
+
+        loaded = modelfile.load(model)
+        diffusers.export(loaded.description, loaded.network.state_dict(), out)
+        typer.echo(f"{out}")
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[Path, typer.Argument(help="A diffusers folder, or a checkpoint with the official names.")],
+    out: Annotated[Path, typer.Option(help="The model file to write.")],
+) -> None:
+    """Make a model file of a model from elsewhere, and print the recipe that evaluates it."""
+    with _readable_errors():
+        from stages import interop
+
+        typer.echo(interop.bring(source, out), nl=False)
+
+
+@app.command()
 def publish(
     all_experiments: Annotated[bool, typer.Option("--all", help="Of every DVC experiment, not only this one.")] = False,
 ) -> None:

@@ -36,7 +36,9 @@ def train(params: Params, data: Path, model: Path, snapshots: Path, curve_file: 
     network = description.build()
     machine = {"torch": torch.__version__, "device": where.type}
     if settings.init is not None:
-        machine["init"] = modelfile.initialise(network, pipeline.data_root(runtime.data_root) / settings.init)
+        start = pipeline.data_root(runtime.data_root) / settings.init
+        machine["init"] = modelfile.initialise(network, start)
+        modelfile.compare(start, description, whole=settings.steps == 0)
     network.to(where).to(memory_format=device.memory_format(where, settings.precision))
 
     learner = loop.Learner.start(network, settings)

@@ -10,6 +10,7 @@ from tests.imports import ROOT, imported, modules, path_of
 
 FLOORS = [
     "stages",
+    "ddpm.interop",
     "ddpm.reporting",
     "ddpm.evaluation",
     "ddpm.sampling",
@@ -26,6 +27,7 @@ ALLOWED_OUTSIDE = {  # heavy or optional packages, and the only modules that may
     "torchvision": {"ddpm.data.sources"},
     "matplotlib": {"ddpm.reporting.figures"},
     "dvc": set(),
+    "diffusers": set(),
 }
 
 
@@ -45,7 +47,15 @@ def test_heavy_packages_are_imported_where_they_are_needed_only(package: str) ->
     assert importers == ALLOWED_OUTSIDE[package]
 
 
-CORE = ("ddpm.diffusion", "ddpm.network", "ddpm.training", "ddpm.sampling", "ddpm.data.batches", "ddpm.data.dataset")
+CORE = (
+    "ddpm.diffusion",
+    "ddpm.network",
+    "ddpm.training",
+    "ddpm.sampling",
+    "ddpm.interop",
+    "ddpm.data.batches",
+    "ddpm.data.dataset",
+)
 ALONE = """
 import sys
 

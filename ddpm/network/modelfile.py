@@ -16,6 +16,7 @@ from ddpm.network.unet import UNet
 from ddpm.params import BasicNetwork, Diffusion, Network
 
 FORMAT = "ddpm-model-1"
+_SILENT = {"heads", "groups", "norm_eps", "time", "downsample"}  # of a network: what its weights do not show
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,26 @@ def initialise(network: nn.Module, path: Path) -> str:
     except RuntimeError as error:
         raise tensorfile.TensorFileError(f"train.init = {path}: its network is another one. {error}") from None
     return file.digest
+
+
+def compare(path: Path, description: Description, whole: bool) -> None:
+    """Raise `TensorFileError` where the weights of a model file would mean something else in a described model.
+
+    That is what a network does besides its weights; with `whole`, also the process, and what is predicted of it.
+    """
+    theirs, ours = _read(path).metadata, {"network": description.network.model_dump()}
+    keys = {"network": _SILENT & ours["network"].keys()}
+    if whole:
+        ours["diffusion"] = description.diffusion.model_dump()
+        keys["diffusion"] = ours["diffusion"].keys() | theirs["diffusion"].keys()
+    differing = [
+        f"{section}.{key} = {ours[section].get(key)!r}: must be {theirs[section].get(key)!r}"
+        for section in keys
+        for key in sorted(keys[section])
+        if ours[section].get(key) != theirs[section].get(key)
+    ]
+    if differing:
+        raise tensorfile.TensorFileError("\n  ".join([f"train.init = {path} is another model:", *differing]))
 
 
 def _read(path: Path) -> tensorfile.TensorFile:

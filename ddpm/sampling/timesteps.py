@@ -21,7 +21,7 @@ def timesteps(settings: Sample, timesteps: int) -> list[int]:
         case "trailing":
             times = np.round(np.arange(steps, 0, -1) * (timesteps / steps)).astype(int)
         case "linspace":
-            times = np.round(np.linspace(timesteps, 1, steps)).astype(int)
+            times = 1 + np.round(np.linspace(timesteps - 1, 0, steps)).astype(int)  # halves as diffusers rounds them
         case "quad":
             times = 1 + (np.linspace(0, np.sqrt(0.8 * timesteps), steps) ** 2).astype(int)
     return [int(t) for t in np.unique(times)[::-1]]

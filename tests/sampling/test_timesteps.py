@@ -22,7 +22,7 @@ def spaced(settings: Sample, spacing: Spacing, steps: int, chain: int) -> list[i
         ("trailing", 5, 1000, [1000, 800, 600, 400, 200]),
         ("trailing", 3, 10, [10, 7, 3]),
         ("linspace", 4, 10, [10, 7, 4, 1]),
-        ("linspace", 3, 1000, [1000, 500, 1]),
+        ("linspace", 3, 1000, [1000, 501, 1]),
         ("quad", 3, 1000, [801, 201, 1]),
         ("quad", 5, 500, [401, 226, 101, 26, 1]),
     ],

@@ -1,0 +1,1 @@
+"""Models from elsewhere, and models for elsewhere: the same U-Net under other names."""

@@ -1,0 +1,129 @@
+"""A model as a folder that diffusers' `DDPMPipeline` loads, and a model from such a folder.
+
+The folder is written and read here: neither needs diffusers.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddpm import atomic
+from ddpm.errors import UsageError
+from ddpm.interop import scheduler, unet2d, weights
+from ddpm.interop.refusals import refuse
+from ddpm.interop.weights import Imported, renamed
+from ddpm.network.layers import sinusoids
+from ddpm.network.modelfile import Description
+from ddpm.params import Gaussian, UNetNetwork
+
+_NAMES = (  # ours to theirs
+    (r"^time\.dense_", "time_embedding.linear_"),
+    (r"^first\.", "conv_in."),
+    (r"^norm\.", "conv_norm_out."),
+    (r"^last\.", "conv_out."),
+    (r"^(down|up)\.", r"\1_blocks."),
+    (r"^middle\.block_1\.", "mid_block.resnets.0."),
+    (r"^middle\.attention\.", "mid_block.attentions.0."),
+    (r"^middle\.block_2\.", "mid_block.resnets.1."),
+    (r"\.blocks\.", ".resnets."),
+    (r"\.(down|up)sample\.", r".\1samplers.0."),
+    (r"\.(norm|conv)_([12])\.", r".\1\2."),
+    (r"\.time\.", ".time_emb_proj."),
+    (r"\.shortcut\.", ".conv_shortcut."),
+    (r"\.norm\.", ".group_norm."),
+    (r"\.query\.", ".to_q."),
+    (r"\.key\.", ".to_k."),
+    (r"\.value\.", ".to_v."),
+    (r"\.output\.", ".to_out.0."),
+)
+_OLD_NAMES = (  # theirs before version 0.15 to theirs
+    (r"\.query\.", ".to_q."),
+    (r"\.key\.", ".to_k."),
+    (r"\.value\.", ".to_v."),
+    (r"\.proj_attn\.", ".to_out.0."),
+)
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+def export(description: Description, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a model, its weights as `state_dict` gives them, as a folder for `DDPMPipeline.from_pretrained`.
+
+    A fixed variance is not the model's but the sampler's: it becomes fixed_large, the paper's for CIFAR-10. Raises
+    `UsageError` that names what diffusers cannot express.
+    """
+    diffusion, network, image_shape = description.diffusion, description.network, description.image_shape
+    if not isinstance(diffusion, Gaussian):
+        raise UsageError(f"diffusion.process = {diffusion.process!r}: diffusers has no scheduler for it")
+    if not isinstance(network, UNetNetwork):
+        raise UsageError(f"network.kind = {network.kind!r}: diffusers has no such network")
+    obstacles = [*scheduler.obstacles(diffusion), *unet2d.obstacles(network, image_shape[1])]
+    refuse("diffusers cannot express this model", obstacles)
+    if folder.is_file():
+        raise UsageError(f"{folder}: a file of that name is in the way")
+    outputs = len(state["last.bias"])
+    with atomic.replacing(folder / "unet" / _WEIGHTS[0]) as temporary:
+        save_file(_exported(network, state), temporary, {"format": "pt"})
+    _write(folder / "unet" / "config.json", unet2d.config(network, image_shape, outputs))
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler.config(diffusion))
+    components = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+    _write(folder / "model_index.json", {"_class_name": "DDPMPipeline", **components})
+
+
+def _exported(network: UNetNetwork, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under diffusers' names, its attention with matrices for convolutions of size 1."""
+    state = dict(state)
+    if not network.time:  # theirs cannot but hear the time: let it hear the same at every time
+        weight, bias = state["time.dense_1.weight"], state["time.dense_1.bias"]
+        first = sinusoids(torch.zeros(1, device=weight.device), network.channels)
+        state["time.dense_1.bias"] = bias + (weight * first).sum(1)
+        state["time.dense_1.weight"] = torch.zeros_like(weight)
+    named = {renamed(name, _NAMES): tensor.cpu() for name, tensor in state.items()}
+    return {
+        name: (tensor.flatten(1) if name.endswith("weight") and ".to_" in name else tensor).contiguous()
+        for name, tensor in named.items()
+    }
+
+
+def _write(path: Path, config: Mapping[str, Any]) -> None:
+    atomic.write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def read(folder: Path) -> Imported:
+    """A model from a folder of diffusers, of today's layout or with everything at the top as the first ones had it.
+
+    Raises `UsageError` that names what our process or our U-Net cannot express.
+    """
+    places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
+    process = _config(places["scheduler"] / "scheduler_config.json", scheduler.CLASSES)
+    refuse(f"{places['scheduler'] / 'scheduler_config.json'} cannot be expressed", scheduler.complaints(process))
+    diffusion = scheduler.section(process)
+    unet = _config(places["unet"] / "config.json", ("UNet2DModel",))
+    complaints = unet2d.complaints(unet, learned=diffusion["variance"] != "fixed")
+    refuse(f"{places['unet'] / 'config.json'} cannot be expressed", complaints)
+
+    image_shape = (unet["in_channels"], unet["sample_size"], unet["sample_size"])
+    description = weights.described(folder, diffusion, unet2d.section(unet), image_shape)
+    candidates = [places["unet"] / name for name in _WEIGHTS]
+    path = next(filter(Path.is_file, candidates), candidates[0])
+    found = {renamed(name, _OLD_NAMES): tensor for name, tensor in weights.read(path).items()}
+    state = weights.adopted(description, found, lambda name: renamed(name, _NAMES), path)
+    if unet["flip_sin_to_cos"]:  # the cosines come first there, and last in ours
+        state["time.dense_1.weight"] = state["time.dense_1.weight"].roll(unet["block_out_channels"][0] // 2, 1)
+    return Imported(description, state, scheduler.sampling(process))
+
+
+def _config(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path.parent} is no model of diffusers: there is no {path.name}")
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is not readable as keys and values: {error}") from None
+    if config.get("_class_name") not in classes:
+        raise UsageError(f"{path}: _class_name = {config.get('_class_name')!r}: must be {' or '.join(classes)}")
+    return config

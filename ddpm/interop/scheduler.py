@@ -1,0 +1,122 @@
+"""The section `diffusion` of params.yaml as the config of a diffusers scheduler, and back."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ddpm.diffusion import schedule
+from ddpm.interop.refusals import others
+from ddpm.params import Gaussian
+
+CLASSES = ("DDPMScheduler", "DDIMScheduler")
+_SCHEDULES = {"linear": "linear", "quad": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+_PREDICTIONS = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
+_VARIANCES = {  # to diffusion.variance and sample.sigma
+    "fixed_large": ("fixed", "large"),
+    "fixed_large_log": ("fixed", "large"),
+    "fixed_small": ("fixed", "small"),
+    "fixed_small_log": ("fixed", "small"),
+    "learned_range": ("learned_range", None),
+}
+_ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a config says nothing
+    "clip_sample_range": 1,
+    "predict_epsilon": True,
+    "rescale_betas_zero_snr": False,
+    "thresholding": False,
+}
+
+
+def obstacles(diffusion: Gaussian) -> Iterator[str]:
+    """What no scheduler of diffusers can express."""
+    if diffusion.prediction == "mu":
+        yield "diffusion.prediction = 'mu': no scheduler of diffusers takes a mean"
+    if diffusion.variance == "learned":
+        yield "diffusion.variance = 'learned': diffusers takes the logarithm of the variance for the variance itself"
+    if diffusion.value_range != [-1, 1]:
+        yield f"diffusion.value_range = {diffusion.value_range!r}: DDPMPipeline makes images of [-1.0, 1.0]"
+
+
+def config(diffusion: Gaussian) -> dict[str, Any]:
+    """Of a DDPMScheduler. A schedule that diffusers does not have goes as a list of its betas."""
+    if diffusion.schedule in _SCHEDULES:
+        ends = {"beta_start": diffusion.beta_start, "beta_end": diffusion.beta_end}
+        betas = {"beta_schedule": _SCHEDULES[diffusion.schedule]} | {k: v for k, v in ends.items() if v is not None}
+    else:
+        betas = {"trained_betas": schedule.betas(diffusion).tolist()}
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": diffusion.timesteps,
+        **betas,
+        "prediction_type": _PREDICTIONS[diffusion.prediction],
+        "variance_type": "fixed_large" if diffusion.variance == "fixed" else diffusion.variance,
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+        "timestep_spacing": "leading",
+        "steps_offset": 0,
+    }
+
+
+def complaints(config: Mapping[str, Any]) -> Iterator[str]:
+    """What a config says that params.yaml cannot."""
+    yield from others(config, _ONLY)
+    if "num_train_timesteps" not in config:
+        yield "num_train_timesteps: is missing"
+    elif _schedule(config) is None:
+        key = "beta_schedule" if config.get("trained_betas") is None else "trained_betas"
+        yield f"{key} = {config.get(key)!s:.60}: is none of the schedules of params.yaml"
+    for key, known in (("prediction_type", _PREDICTIONS.values()), ("variance_type", _VARIANCES)):
+        if key in config and config[key] not in known:
+            yield f"{key} = {config[key]!r}: must be {' or '.join(known)}"
+
+
+def section(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `diffusion` of a config without complaints."""
+    variance, _ = _variance(config)
+    prediction = config.get("prediction_type", "epsilon")
+    return {
+        "process": "gaussian",
+        "timesteps": config["num_train_timesteps"],
+        **(_schedule(config) or {}),
+        "prediction": next(ours for ours, theirs in _PREDICTIONS.items() if theirs == prediction),
+        "variance": variance,
+        "value_range": [-1.0, 1.0],
+    }
+
+
+def sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the section `sample` needs for the same variance and clipping."""
+    return {"sigma": _variance(config)[1], "clip": config.get("clip_sample", True)}
+
+
+def _variance(config: Mapping[str, Any]) -> tuple[str, str | None]:
+    return _VARIANCES[config.get("variance_type", "fixed_small")]
+
+
+def _schedule(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schedule's name and ends; a list of betas is one of ours if it is what ours makes."""
+    trained, named = config.get("trained_betas"), config.get("beta_schedule", "linear")
+    if trained is None:
+        first, last = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+        return next((c for c in _candidates(first, last) if _SCHEDULES.get(c["schedule"]) == named), None)
+    betas, timesteps = np.array(trained), config["num_train_timesteps"]
+    for candidate in _candidates(trained[0], trained[-1]):
+        made = schedule.betas(Gaussian.model_construct(timesteps=timesteps, **candidate))
+        if made.shape == betas.shape and np.allclose(made, betas, rtol=1e-5, atol=0):
+            return candidate
+    return None
+
+
+def _candidates(first: float, last: float) -> list[dict[str, Any]]:
+    """Every schedule that has these ends, or needs none; the simplest first."""
+    ends = {
+        "const": (None, last),
+        "linear": (first, last),
+        "quad": (first, last),
+        "warmup10": (first, last),
+        "warmup50": (first, last),
+        "jsd": (None, None),
+        "cosine": (None, None),
+        "sigmoid": (None, None),
+    }
+    return [{"schedule": name, "beta_start": start, "beta_end": end} for name, (start, end) in ends.items()]

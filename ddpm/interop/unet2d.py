@@ -1,0 +1,155 @@
+"""The section `network` of params.yaml as the config of diffusers' `UNet2DModel`, and back."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ddpm.interop.refusals import others
+from ddpm.params import UNetNetwork
+
+_NEEDED = (
+    *("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block"),
+    *("down_block_types", "up_block_types", "downsample_padding", "attention_head_dim"),
+    *("flip_sin_to_cos", "freq_shift", "norm_num_groups", "norm_eps"),
+)
+_ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a config says nothing
+    "act_fn": "silu",
+    "add_attention": True,
+    "attn_norm_num_groups": None,
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "downsample_type": "conv",
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2D",
+    "num_class_embeds": None,
+    "num_train_timesteps": None,
+    "resnet_time_scale_shift": "default",
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "upsample_type": "conv",
+}
+_PADS = {"asymmetric": 0, "symmetric": 1}  # 0: a pad on the right and the bottom, by hand
+
+
+def obstacles(network: UNetNetwork, image_size: int) -> Iterator[str]:
+    """What `UNet2DModel`, in a `DDPMPipeline`, cannot express."""
+    if network.conditional:
+        yield "network.conditional = True: DDPMPipeline hands no labels to the network"
+    if network.multipliers[0] != 1:
+        yield (
+            f"network.multipliers = {network.multipliers!r}: must begin with 1, "
+            f"for diffusers' first convolution is as wide as the first level"
+        )
+    widths = _attention_widths(network, image_size)
+    if network.heads > 1 and len(widths) > 1:
+        yield (
+            f"network.heads = {network.heads}: diffusers' heads have one width everywhere, "
+            f"and attention is here on {sorted(widths)} channels, the middle's included"
+        )
+
+
+def _attention_widths(network: UNetNetwork, image_size: int) -> set[int]:
+    """The channels of the feature maps with attention; the middle has it too."""
+    levels = [m for level, m in enumerate(network.multipliers) if image_size // 2**level in network.attention]
+    return {network.channels * multiplier for multiplier in [*levels, network.multipliers[-1]]}
+
+
+def config(network: UNetNetwork, image_shape: tuple[int, int, int], outputs: int) -> dict[str, Any]:
+    """Of a `UNet2DModel` that computes the same, if there are no obstacles."""
+    channels, size, _ = image_shape
+    attention = ["Attn" * (size // 2**level in network.attention) for level in range(len(network.multipliers))]
+    return _ONLY | {
+        "_class_name": "UNet2DModel",
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": outputs,
+        "block_out_channels": [network.channels * multiplier for multiplier in network.multipliers],
+        "layers_per_block": network.blocks,
+        "down_block_types": [f"{prefix}DownBlock2D" for prefix in attention],
+        "up_block_types": [f"{prefix}UpBlock2D" for prefix in reversed(attention)],
+        "downsample_padding": _PADS[network.downsample],
+        # null is one head, however many channels
+        "attention_head_dim": None if network.heads == 1 else max(_attention_widths(network, size)) // network.heads,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "norm_num_groups": network.groups,
+        "norm_eps": network.norm_eps,
+        "dropout": network.dropout,
+    }
+
+
+def complaints(config: Mapping[str, Any], learned: bool) -> Iterator[str]:
+    """What a config says that our U-Net cannot; `learned`: its scheduler reads a variance from it."""
+    missing = [key for key in _NEEDED if key not in config]
+    yield from (f"{key}: is missing" for key in missing)
+    yield from others(config, _ONLY)
+    known = {*_NEEDED, *_ONLY, "dropout"}
+    yield from (f"{key} = {config[key]!r}: is unknown" for key in config if key not in known and key[0] != "_")
+    if not missing:
+        yield from _wiring_complaints(config, learned)
+
+
+def _wiring_complaints(config: Mapping[str, Any], learned: bool) -> Iterator[str]:
+    widths, size = config["block_out_channels"], config["sample_size"]
+    if not isinstance(size, int):
+        yield f"sample_size = {size!r}: must be one number, for square images"
+    if config["out_channels"] != config["in_channels"] * (1 + learned):
+        yield (
+            f"out_channels = {config['out_channels']}: must be {config['in_channels'] * (1 + learned)} "
+            f"for the scheduler's variance_type"
+        )
+    if config["freq_shift"] != 1:
+        yield f"freq_shift = {config['freq_shift']}: the paper's frequencies need 1"
+    if config["downsample_padding"] not in _PADS.values():
+        yield f"downsample_padding = {config['downsample_padding']}: must be 0 or 1"
+    if any(width % widths[0] for width in widths):
+        yield f"block_out_channels = {widths}: must be multiples of the first"
+    unknown = _unknown_blocks(config)
+    yield from (f"{kind}: is no block of ours" for kind in unknown)
+    if not unknown:
+        yield from _attention_complaints(config)
+
+
+def _unknown_blocks(config: Mapping[str, Any]) -> list[str]:
+    return [
+        kind
+        for way in ("Down", "Up")
+        for kind in config[f"{way.lower()}_block_types"]
+        if kind not in (f"{way}Block2D", f"Attn{way}Block2D")
+    ]
+
+
+def _attention_complaints(config: Mapping[str, Any]) -> Iterator[str]:
+    down, up = ([kind.startswith("Attn") for kind in config[f"{way}_block_types"]] for way in ("down", "up"))
+    if down != up[::-1] or len(down) != len(config["block_out_channels"]):
+        yield "up_block_types: must mirror down_block_types, one for each of block_out_channels"
+    elif len(heads := _heads(config)) > 1 or heads.pop() % 1:
+        yield (
+            f"attention_head_dim = {config['attention_head_dim']}: must divide the channels of every attention, "
+            f"the middle's included, into one number of heads"
+        )
+
+
+def _heads(config: Mapping[str, Any]) -> set[float]:
+    """What the widths of feature maps with attention are of a head's; null is as wide as the map."""
+    widths, kinds = config["block_out_channels"], config["down_block_types"]
+    attending = [width for width, kind in zip(widths, kinds, strict=True) if kind.startswith("Attn")]
+    return {width / (config["attention_head_dim"] or width) for width in [*attending, widths[-1]]}
+
+
+def section(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `network` of a config without complaints."""
+    widths, kinds = config["block_out_channels"], config["down_block_types"]
+    return {
+        "kind": "unet",
+        "channels": widths[0],
+        "multipliers": [width // widths[0] for width in widths],
+        "blocks": config["layers_per_block"],
+        "attention": [config["sample_size"] // 2**level for level, kind in enumerate(kinds) if kind.startswith("Attn")],
+        "heads": int(_heads(config).pop()),
+        "groups": config["norm_num_groups"],
+        "norm_eps": float(config["norm_eps"]),
+        "dropout": float(config.get("dropout", 0)),
+        "time": True,
+        "downsample": next(name for name, pad in _PADS.items() if pad == config["downsample_padding"]),
+        "conditional": False,
+    }

@@ -1,0 +1,316 @@
+"""A model as diffusers has it: the same weights, the same numbers, and back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ddpm.diffusion import process, schedule
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.errors import UsageError
+from ddpm.interop import diffusers
+from ddpm.network.modelfile import Description
+from ddpm.params import BasicNetwork, Gaussian, Interpolation, UNetNetwork
+from ddpm.sampling import ancestral
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "with attention": {},
+    "attention in the middle alone": {"attention": []},
+    "attention at all sizes": {"attention": [16, 8], "multipliers": [1, 1]},
+    "eight heads": {"channels": 16, "heads": 8, "attention": []},
+    "heads at two sizes": {"heads": 2, "multipliers": [1, 2, 2]},
+    "symmetric": {"downsample": "symmetric", "blocks": 2},
+    "four levels": {"multipliers": [1, 2, 1, 3], "attention": [8, 2], "norm_eps": 1e-5},
+}
+each_network = pytest.mark.parametrize("changes", NETWORKS.values(), ids=NETWORKS)
+State = dict[str, Tensor]
+
+
+@pytest.fixture
+def description(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Description:
+    """One head, and colour images of 16 x 16 with attention at 8 x 8."""
+    network = network_settings.model_copy(update={"heads": 1, "attention": [8]})
+    return Description(diffusion_settings, network, (3, 16, 16), ())
+
+
+def changed(description: Description, **changes: Any) -> Description:
+    """Changes go to the section that has their key."""
+    sections = [
+        section.model_copy(update={key: value for key, value in changes.items() if key in type(section).model_fields})
+        for section in (description.diffusion, description.network)
+    ]
+    return Description(*sections, description.image_shape, description.classes)
+
+
+def state_of(description: Description) -> State:
+    """Random weights, without a zero among them."""
+    torch.manual_seed(0)
+    return {
+        name: 0.3 * torch.randn(weight.shape) + (1 if name.endswith("weight") and weight.dim() == 1 else 0)
+        for name, weight in description.build().state_dict().items()
+    }
+
+
+def computed(description: Description, state: State, index: Tensor) -> Tensor:
+    network = description.build()
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)(noisy(len(index)), index)
+
+
+def noisy(count: int) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def theirs(folder: Path) -> UNet2DModel:
+    network, report = UNet2DModel.from_pretrained(folder / "unet", output_loading_info=True, local_files_only=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return network.eval().requires_grad_(False)
+
+
+def edited(path: Path, **changes: Any) -> None:
+    """A config with other values; `...` removes the key."""
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+@each_network
+def test_exported_network_computes_the_same(description: Description, tmp_path: Path, changes: dict[str, Any]) -> None:
+    description = changed(description, **changes)
+    state, index = state_of(description), torch.tensor([0, 3, 19])
+    diffusers.export(description, state, tmp_path)
+    ours = computed(description, state, index)
+    assert ours.std() > 0.1
+    torch.testing.assert_close(
+        theirs(tmp_path)(noisy(3), index).sample / ours.std(), ours / ours.std(), rtol=0, atol=1e-5
+    )
+
+
+@each_network
+def test_what_was_exported_comes_back(description: Description, tmp_path: Path, changes: dict[str, Any]) -> None:
+    description = changed(description, **changes)
+    state = state_of(description)
+    diffusers.export(description, state, tmp_path)
+    imported = diffusers.read(tmp_path)
+    assert imported.description == description
+    torch.testing.assert_close(dict(imported.weights), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "quad"},
+        {"schedule": "const", "beta_start": None},
+        {"schedule": "warmup10"},
+        {"schedule": "warmup50"},
+        {"schedule": "jsd", "beta_start": None, "beta_end": None, "prediction": "x_0"},
+        {"schedule": "cosine", "beta_start": None, "beta_end": None, "prediction": "v"},
+        {"schedule": "sigmoid", "beta_start": None, "beta_end": None},
+        {"variance": "learned_range", "timesteps": 30},
+    ],
+    ids=str,
+)
+def test_pipeline_has_the_process_and_gives_it_back(
+    description: Description, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    description = changed(description, **changes)
+    diffusers.export(description, state_of(description), tmp_path)
+    scheduler = DDPMPipeline.from_pretrained(tmp_path, local_files_only=True).scheduler
+    expected = torch.as_tensor(schedule.alpha_bar(description.diffusion)[1:]).float()
+    torch.testing.assert_close(scheduler.alphas_cumprod, expected, rtol=1e-4, atol=1e-6)
+    assert scheduler.config.num_train_timesteps == description.diffusion.timesteps
+    assert diffusers.read(tmp_path).description == description
+
+
+def test_pipeline_samples_what_the_exported_model_would(description: Description, tmp_path: Path) -> None:
+    state = state_of(description)
+    diffusers.export(description, state, tmp_path)
+    pipeline = DDPMPipeline.from_pretrained(tmp_path, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(2)
+    images = pipeline(batch_size=2, generator=generator, num_inference_steps=20, output_type="np").images
+    generator.manual_seed(2)
+    network = description.build()
+    network.load_state_dict(state)
+    denoiser = Denoiser(network.eval(), process.from_settings(description.diffusion), description.diffusion)
+
+    def noise() -> Tensor:
+        return torch.randn(2, 3, 16, 16, generator=generator)
+
+    with torch.no_grad():
+        *_, last = ancestral.sample(denoiser, noise(), range(20, 0, -1), noise, "large", clip=True)
+    expected = (last.x_0.permute(0, 2, 3, 1).numpy() + 1) / 2
+    np.testing.assert_allclose(images, expected, rtol=0, atol=1e-3)
+
+
+def test_network_that_does_not_know_the_time_hears_the_same_at_every_time(
+    description: Description, tmp_path: Path
+) -> None:
+    description = changed(description, time=False)
+    state, index = state_of(description), torch.tensor([0, 7, 19])
+    diffusers.export(description, state, tmp_path)
+    ours = computed(description, state, index)
+    torch.testing.assert_close(theirs(tmp_path)(noisy(3), index).sample, ours, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction": "mu"}, "diffusion.prediction = 'mu': no scheduler of diffusers takes a mean"),
+        ({"variance": "learned"}, "diffusion.variance = 'learned': diffusers takes the logarithm"),
+        ({"value_range": [0.0, 1.0]}, r"diffusion.value_range = \[0.0, 1.0\]: DDPMPipeline makes images of"),
+        ({"conditional": True}, "network.conditional = True: DDPMPipeline hands no labels"),
+        ({"multipliers": [2, 2]}, r"network.multipliers = \[2, 2\]: must begin with 1"),
+        ({"heads": 2, "attention": [16]}, r"network.heads = 2: .* on \[8, 16\] channels"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_what_diffusers_cannot_express_is_refused_by_name(
+    description: Description, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"diffusers cannot express this model:\n  {message}"):
+        diffusers.export(changed(description, **changes), {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_course_s_process_and_network_are_refused_by_name(description: Description, tmp_path: Path) -> None:
+    straight = Interpolation(
+        process="interpolation", timesteps=20, prediction="x_0", variance="fixed", value_range=[-1.0, 1.0]
+    )
+    basic = BasicNetwork(kind="basic", channels=8, multipliers=[1, 2], time=False, conditional=False)
+    with pytest.raises(UsageError, match=r"diffusion\.process = 'interpolation': diffusers has no scheduler"):
+        diffusers.export(replace(description, diffusion=straight), {}, tmp_path)
+    with pytest.raises(UsageError, match=r"network\.kind = 'basic': diffusers has no such network"):
+        diffusers.export(replace(description, network=basic), {}, tmp_path)
+
+
+def test_diffusers_takes_a_learned_variance_for_something_else() -> None:
+    """Its `learned` roots what ours, as the paper's code, makes the logarithm of the variance: hence the refusal."""
+    scheduler = DDPMScheduler(20, variance_type="learned")
+    output = torch.cat([torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -4.0)], dim=1)
+    assert scheduler.step(output, 10, torch.zeros(1, 3, 4, 4)).prev_sample.isnan().all()
+
+
+def test_first_layout_is_read_with_its_old_names_of_attention(description: Description, tmp_path: Path) -> None:
+    state = state_of(description)
+    diffusers.export(description, state, tmp_path / "new")
+    old = tmp_path / "old"
+    old.mkdir()
+    for part, name in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+        (tmp_path / "new" / part / name).rename(old / name)
+    edited(old / "config.json", dropout=..., add_attention=..., upsample_type=..., num_class_embeds=...)
+    words = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    named = load_file(tmp_path / "new" / "unet" / "diffusion_pytorch_model.safetensors")
+    for new_word, old_word in words.items():
+        named = {name.replace(new_word, old_word): tensor for name, tensor in named.items()}
+    assert "mid_block.attentions.0.proj_attn.weight" in named
+    torch.save(named, old / "diffusion_pytorch_model.bin")
+    imported = diffusers.read(old)
+    assert imported.description == description
+    torch.testing.assert_close(dict(imported.weights), state, rtol=0, atol=0)
+
+
+def test_network_that_diffusers_made_computes_the_same_here(tmp_path: Path) -> None:
+    """Of the Hugging Face tutorials' kind, except for the frequencies: cosines first, symmetric pads, heads of 8."""
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(16, 32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        freq_shift=1,
+        norm_num_groups=8,
+    )
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    DDPMPipeline(network, DDPMScheduler(20, prediction_type="v_prediction")).save_pretrained(tmp_path)
+    imported = diffusers.read(tmp_path)
+    settings, index = imported.description.network, torch.tensor([0, 3, 19])
+    assert isinstance(settings, UNetNetwork)
+    assert (settings.heads, settings.attention, settings.downsample) == (4, [4], "symmetric")
+    assert imported.sampling == {"sigma": "small", "clip": True}
+    expected = network.eval()(noisy(3), index).sample.detach()
+    torch.testing.assert_close(
+        computed(imported.description, dict(imported.weights), index), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("unet", {"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, "SkipDownBlock2D: is no block of ours"),
+        ("unet", {"up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}, "up_block_types: must mirror down_block_types"),
+        ("unet", {"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift = 'scale_shift': must be 'def"),
+        ("unet", {"freq_shift": 0}, "freq_shift = 0: the paper's frequencies need 1"),
+        ("unet", {"freq_shift": ...}, "freq_shift: is missing"),
+        ("unet", {"downsample_padding": 2}, "downsample_padding = 2: must be 0 or 1"),
+        ("unet", {"attention_head_dim": 16}, "attention_head_dim = 16: must divide the channels"),
+        ("unet", {"attention_head_dim": 3}, "attention_head_dim = 3: must divide the channels"),
+        ("unet", {"block_out_channels": [8, 12]}, r"block_out_channels = \[8, 12\]: must be multiples of the first"),
+        ("unet", {"sample_size": [16, 8]}, r"sample_size = \[16, 8\]: must be one number"),
+        ("unet", {"out_channels": 6}, "out_channels = 6: must be 3 for the scheduler's variance_type"),
+        ("unet", {"num_class_embeds": 10}, "num_class_embeds = 10: must be None"),
+        ("unet", {"gating": 1}, "gating = 1: is unknown"),
+        ("scheduler", {"prediction_type": "flow"}, "prediction_type = 'flow': must be epsilon or sample or v_predict"),
+        ("scheduler", {"variance_type": "learned"}, "variance_type = 'learned': must be fixed_large or"),
+        ("scheduler", {"beta_schedule": "sigmoid"}, "beta_schedule = sigmoid: is none of the schedules of params.yaml"),
+        ("scheduler", {"trained_betas": [0.3, 0.1]}, r"trained_betas = \[0.3, 0.1\]: is none of the schedules"),
+        ("scheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True: must be False"),
+        ("scheduler", {"num_train_timesteps": ...}, "num_train_timesteps: is missing"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_what_we_cannot_express_is_refused_by_name(
+    description: Description, tmp_path: Path, part: str, changes: dict[str, Any], message: str
+) -> None:
+    diffusers.export(changed(description, attention=[16]), state_of(description), tmp_path)
+    path = tmp_path / part / {"unet": "config.json", "scheduler": "scheduler_config.json"}[part]
+    edited(path, **changes)
+    with pytest.raises(UsageError, match=rf"{path} cannot be expressed:(.*\n)*  {message}"):
+        diffusers.read(tmp_path)
+
+
+def test_weights_that_do_not_fit_their_config_are_named(description: Description, tmp_path: Path) -> None:
+    diffusers.export(description, state_of(description), tmp_path)
+    edited(tmp_path / "unet" / "config.json", layers_per_block=2)
+    with pytest.raises(UsageError, match=r"(?s)does not hold the U-Net.*resnets\.1\.norm1\.weight is missing.* more"):
+        diffusers.read(tmp_path)
+    edited(tmp_path / "unet" / "config.json", layers_per_block=1, block_out_channels=[16, 16])
+    with pytest.raises(UsageError, match=r"linear_1\.weight is \[32, 8\] instead of \[64, 16\]"):
+        diffusers.read(tmp_path)
+
+
+def test_settings_that_no_model_of_ours_can_have_are_named(description: Description, tmp_path: Path) -> None:
+    diffusers.export(description, state_of(description), tmp_path)
+    edited(tmp_path / "unet" / "config.json", norm_num_groups=3)
+    with pytest.raises(UsageError, match=r"is of no model of ours:\n  network\.groups = 3: must divide"):
+        diffusers.read(tmp_path)
+    edited(tmp_path / "scheduler" / "scheduler_config.json", beta_end=2)
+    with pytest.raises(UsageError, match=r"is of no model of ours: .*\n.*beta_end"):
+        diffusers.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not readable as keys and values"),
+        ("[1]", "is not readable as keys and values"),
+        ('{"_class_name": "UNet2DConditionModel"}', "_class_name = 'UNet2DConditionModel': must be UNet2DModel"),
+        (None, "is no model of diffusers: there is no config.json"),
+    ],
+)
+def test_folder_that_is_not_a_pipelines_is_named(
+    description: Description, tmp_path: Path, text: str | None, message: str
+) -> None:
+    diffusers.export(description, state_of(description), tmp_path)
+    path = tmp_path / "unet" / "config.json"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(UsageError, match=f"{tmp_path}.*{message}"):
+        diffusers.read(tmp_path)

@@ -1,0 +1,140 @@
+"""The paper's checkpoints, under the names that their port to PyTorch gave them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddpm.errors import UsageError
+from ddpm.interop import official
+from ddpm.network.modelfile import Description
+from ddpm.params import Gaussian, UNetNetwork
+
+
+@pytest.fixture
+def description() -> Description:
+    """The paper's settings, on fewer channels and levels."""
+    diffusion = Gaussian(
+        process="gaussian",
+        timesteps=1000,
+        schedule="linear",
+        beta_start=1e-4,
+        beta_end=0.02,
+        prediction="eps",
+        variance="fixed",
+        value_range=[-1.0, 1.0],
+    )
+    network = UNetNetwork(
+        kind="unet",
+        channels=32,
+        multipliers=[1, 3, 2],
+        blocks=2,
+        attention=[16],
+        heads=1,
+        groups=32,
+        norm_eps=1e-6,
+        dropout=0.0,
+        time=True,
+        downsample="asymmetric",
+        conditional=False,
+    )
+    return Description(diffusion, network, (3, 64, 64), ())
+
+
+def state_of(description: Description) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {name: torch.randn(weight.shape) for name, weight in description.build().state_dict().items()}
+
+
+def pairs(levels: int) -> dict[str, str]:
+    """Every layer of ours, and its name in the port, spelled out level by level; the last has attention."""
+    table = {"time.dense_1": "temb.dense.0", "time.dense_2": "temb.dense.1"}
+    table |= {"first": "conv_in", "norm": "norm_out", "last": "conv_out"}
+    blocks = {"middle.block_1": "mid.block_1", "middle.block_2": "mid.block_2"}
+    attentions = {"middle.attention": "mid.attn_1"}
+    for level in range(levels):
+        for way, count, place in (("down", 2, level), ("up", 3, levels - 1 - level)):
+            for number in range(count):
+                blocks[f"{way}.{place}.blocks.{number}"] = f"{way}.{level}.block.{number}"
+                if level == levels - 1:
+                    attentions[f"{way}.{place}.attentions.{number}"] = f"{way}.{level}.attn.{number}"
+        table[f"down.{level}.downsample.conv"] = f"down.{level}.downsample.conv"
+        table[f"up.{levels - 1 - level}.upsample.conv"] = f"up.{level}.upsample.conv"
+    inside = {"norm_1": "norm1", "conv_1": "conv1", "time": "temb_proj", "norm_2": "norm2", "conv_2": "conv2"}
+    for ours, theirs in blocks.items():
+        table |= {f"{ours}.{part}": f"{theirs}.{name}" for part, name in inside.items()}
+        table[f"{ours}.shortcut"] = f"{theirs}.nin_shortcut"
+    letters = {"norm": "norm", "query": "q", "key": "k", "value": "v", "output": "proj_out"}
+    for ours, theirs in attentions.items():
+        table |= {f"{ours}.{part}": f"{theirs}.{name}" for part, name in letters.items()}
+    return table
+
+
+def ported(state: dict[str, Tensor], levels: int = 3) -> dict[str, Tensor]:
+    table = pairs(levels)
+    layers = {name: name.rpartition(".") for name in state}
+    return {f"{table[layer]}.{kind}": state[name] for name, (layer, _, kind) in layers.items()}
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
+def test_checkpoint_of_the_paper_is_read_whole(description: Description, tmp_path: Path, suffix: str) -> None:
+    state, path = state_of(description), tmp_path / f"model{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(ported(state), path)
+    imported = official.read(path)
+    assert imported.description == description
+    torch.testing.assert_close(dict(imported.weights), state, rtol=0, atol=0)
+    assert imported.sampling == {"sigma": "small", "clip": True}
+
+
+@pytest.mark.parametrize(("variance", "sigma"), [("fixed", "large"), ("learned", None)])
+def test_image_size_and_learned_variance_are_told_by_the_shapes(
+    description: Description, tmp_path: Path, variance: str, sigma: str | None
+) -> None:
+    small = Description(
+        description.diffusion.model_copy(update={"variance": variance}),
+        description.network.model_copy(update={"multipliers": [1, 2]}),
+        (1, 32, 32),
+        (),
+    )
+    torch.save(ported(state_of(small), 2), tmp_path / "model.ckpt")
+    imported = official.read(tmp_path / "model.ckpt")
+    assert imported.description == small
+    assert imported.sampling["sigma"] == sigma
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"down.1.block.0.conv2.bias": None}, r"down\.1\.block\.0\.conv2\.bias is missing"),
+        ({"down.1.block.0.conv1.weight": None}, r"down\.1\.block\.0\.conv1\.weight is missing"),
+        ({"ema_step": torch.zeros(1)}, "ema_step has no place in it"),
+        ({"conv_in.bias": torch.zeros(5)}, r"conv_in\.bias is \[5\] instead of \[32\]"),
+        ({"down.0.attn.0.norm.weight": torch.zeros(32)}, "attention at one size tells the image's, and it has it at 2"),
+        ({"down.1.block.0.conv1.weight": torch.zeros(40, 32, 3, 3)}, r"its levels are \[32, 40, 64\] wide"),
+        ({"temb.dense.0.weight": None}, "has not the names of the paper's U-Net, such as temb"),
+        ({"step": 3}, "holds other things than tensors by name"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_not_the_paper_s_network_is_named(
+    description: Description, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    tensors = {**ported(state_of(description)), **change}
+    torch.save({name: value for name, value in tensors.items() if value is not None}, tmp_path / "model.ckpt")
+    with pytest.raises(UsageError, match=rf"(?s)model\.ckpt.*{message}"):
+        official.read(tmp_path / "model.ckpt")
+
+
+class Unwanted:
+    """Would run code of the file's own, if it were opened as any pickle."""
+
+
+@pytest.mark.parametrize("name", ["absent.pt", "text.pt", "text.safetensors", "code.pt"])
+def test_file_that_is_not_tensors_is_named(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / "text.pt", tmp_path / "text.safetensors"):
+        path.write_text("of something else")
+    torch.save({"temb.dense.0.weight": Unwanted()}, tmp_path / "code.pt")
+    with pytest.raises(UsageError, match=rf"{name} (does not exist|is not readable as tensors)"):
+        official.read(tmp_path / name)
