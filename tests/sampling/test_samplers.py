@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.process import GaussianProcess, Sigma
+from ddpm.params import Gaussian
 from ddpm.sampling import ancestral, ddim
 from ddpm.sampling.state import State
 
@@ -31,9 +32,9 @@ each_chain = pytest.mark.parametrize("chain", CHAINS)
 class Oracle(Denoiser):
     """Answers E[eps | x_t], in float64."""
 
-    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        kept = self.process.alpha_bar[t].view(-1, 1, 1, 1)
-        return (1 - kept).sqrt() * (x_t - kept.sqrt() * MEAN) / (kept * STD**2 + 1 - kept)
+    def output(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        kept = self.gaussian.alpha_bar[t].view(-1, 1, 1, 1)
+        return (1 - kept).sqrt() * (x_t - kept.sqrt() * MEAN) / (kept * STD**2 + 1 - kept), None
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def alpha_bar() -> np.ndarray:
 
 
 @pytest.fixture
-def denoiser(alpha_bar: np.ndarray) -> Denoiser:
-    return Oracle(lambda x_t, _index: x_t, GaussianProcess(alpha_bar))
+def denoiser(alpha_bar: np.ndarray, diffusion_settings: Gaussian) -> Denoiser:
+    return Oracle(lambda x_t, _index: x_t, GaussianProcess(alpha_bar), diffusion_settings)
 
 
 def moments(sampler: Sampler, draws: int) -> tuple[float, float]:
