@@ -11,6 +11,19 @@ from ddpm import params
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 
+LEARNED = {"diffusion.variance": "learned", "train.loss": "hybrid"}
+ANCESTRAL = {"sample.sampler": "ancestral", "sample.eta": None}
+JSD = {"diffusion.schedule": "jsd", "diffusion.beta_start": None, "diffusion.beta_end": None}
+INTERPOLATION = {
+    "process": "interpolation",
+    "timesteps": 1000,
+    "prediction": "x_0",
+    "variance": "fixed",
+    "value_range": [0.0, 1.0],
+}
+COURSE = {"diffusion": INTERPOLATION, "sample.eta": 0.0}
+BASIC = {"kind": "basic", "channels": 32, "multipliers": [1, 2, 2], "time": False, "conditional": False}
+
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """The committed values with some of them, by dotted keys, set to others."""
@@ -115,6 +128,33 @@ def test_an_unknown_key_is_named() -> None:
     assert complaints({"train ": {}}) == ["train  = {}: there is no such key"]
 
 
+@pytest.mark.parametrize(
+    ("key", "allowed"), [("network.kind", "'unet' or 'basic'"), ("diffusion.process", "'gaussian' or 'interpolation'")]
+)
+def test_the_key_that_chooses_the_form_of_a_section_is_named(key: str, allowed: str) -> None:
+    section, tag = key.split(".")
+    assert complaints({key: "x"}) == [f"{key} = 'x': must be {allowed}"]
+    values = changed({})
+    del values[section][tag]
+    with pytest.raises(params.ParamsError, match=f"{key}: is missing; recipes/default.yaml shows"):
+        params.check(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"diffusion": {**INTERPOLATION, "beta_end": 0.02}}, "diffusion.beta_end = 0.02: there is no such key"),
+        ({"diffusion": {**INTERPOLATION, "prediction": "eps"}}, "diffusion.prediction = 'eps': must be 'x_0'"),
+        ({"diffusion": {**INTERPOLATION, "variance": "learned"}}, "diffusion.variance = 'learned': must be 'fixed'"),
+        ({"network": {**BASIC, "groups": 8}}, "network.groups = 8: there is no such key"),
+        ({"network": {**BASIC, "conditional": True}}, "network.conditional = True: must be False"),
+        ({"network": {**BASIC, "time": True}}, "network.time = True: must be False"),
+    ],
+)
+def test_each_form_of_a_section_has_its_own_keys_and_values(changes: dict[str, Any], line: str) -> None:
+    assert complaints(changes) == [line]
+
+
 def test_a_missing_section_or_key_is_named() -> None:
     values = changed({})
     del values["sample"], values["train"]["betas"]
@@ -154,6 +194,65 @@ def test_all_conflicts_are_reported_at_once() -> None:
         ({"diffusion.timesteps": 20_000}, "diffusion.timesteps = 20000: with beta from 0.0001 to 0.02 no float32"),
         ({"diffusion.beta_end": 0.9}, "diffusion.timesteps = 1000: with beta from 0.0001 to 0.9 no float32"),
         ({"diffusion.value_range": [1.0, 1.0]}, "diffusion.value_range = [1.0, 1.0]: must be [low, high]"),
+        (
+            {"diffusion.schedule": "const"},
+            "diffusion.beta_start = 0.0001: must be null for the schedule const",
+        ),
+        ({"diffusion.beta_end": None}, "diffusion.beta_end = None: must be a number for the schedule linear"),
+        ({"diffusion.schedule": "cosine", "diffusion.beta_start": None}, "diffusion.beta_end = 0.02: must be null for"),
+        (
+            {"diffusion.schedule": "warmup50", "diffusion.beta_start": None},
+            "diffusion.beta_start = None: must be a number for the schedule warmup50",
+        ),
+        ({**JSD, "diffusion.prediction": "eps"}, "diffusion.prediction = 'eps': nothing of the image is left at the"),
+        ({"diffusion.variance": "learned"}, "train.loss = 'simple': does not train the learned variance; use vlb or"),
+        ({"train.loss": "hybrid"}, "train.loss = 'hybrid': adds the bound for a learned variance, and diffusion.var"),
+        ({"train.snapshots": [20, 10]}, "train.snapshots = [20, 10]: must be rising steps, none above train.steps"),
+        ({"train.snapshots": [10, 10]}, "train.snapshots = [10, 10]: must be rising steps"),
+        ({"train.snapshots": [10, 9999]}, "train.snapshots = [10, 9999]: must be rising steps, none above train.steps"),
+        ({"train.weighting": "min_snr"}, "train.min_snr_gamma = None: must be a number for min_snr and null otherwise"),
+        ({"train.min_snr_gamma": 5.0}, "train.min_snr_gamma = 5.0: must be a number for min_snr and null otherwise"),
+        ({"train.weighting": "snr", "train.loss": "vlb"}, "train.weighting = 'snr': is for the losses simple and hyb"),
+        ({"train.weighting": "snr", "diffusion.prediction": "mu"}, "train.weighting = 'snr': is for the losses simple"),
+        ({"network.conditional": True}, "train.label_dropout = None: must be a number if network.conditional is true"),
+        ({"train.label_dropout": 0.1}, "train.label_dropout = 0.1: must be a number if network.conditional is true"),
+        ({"sample.guidance": 1.0}, "sample.guidance = 1.0: must be null, for the network is not conditional"),
+        ({"sample.steps": 1, "sample.spacing": "leading"}, "sample.steps = 1: leading spacing would put it at t = 1"),
+        ({"sample.steps": 1, "sample.spacing": "quad"}, "sample.steps = 1: quad spacing would put it at t = 1"),
+        ({"sample.sampler": "dpm_solver"}, "sample.eta = 1.0: must be a number for ddim and null for ancestral and"),
+        (
+            {"sample.sampler": "dpm_solver", "sample.eta": None, "sample.sigma": "large"},
+            "sample.sigma = 'large': must be large or small for ancestral with diffusion.variance fixed",
+        ),
+        (
+            {**LEARNED, **ANCESTRAL, "sample.steps": 500},
+            "sample.steps = 500: a learned variance is that of single steps, so ancestral sampling must take all 1000",
+        ),
+        (
+            {**LEARNED, **ANCESTRAL, "sample.steps": 1000, "sample.spacing": "quad"},
+            "sample.steps = 1000: a learned variance is that of single steps",
+        ),
+        (
+            {**LEARNED, **ANCESTRAL, "sample.steps": 1000, "sample.sigma": "small"},
+            "sample.sigma = 'small': must be large or small for ancestral with diffusion.variance fixed",
+        ),
+        ({**COURSE, "train.loss": "vlb"}, "train.loss = 'vlb': must be simple, for the interpolation process has no"),
+        ({**COURSE, "train.weighting": "snr"}, "train.weighting = 'snr': is for the losses simple and hybrid, the gau"),
+        ({**COURSE, "sample.eta": 0.5}, "sample.sampler: the interpolation process is sampled by ddim, with eta 0"),
+        ({**COURSE, "sample.spacing": "leading"}, "sample.sampler: the interpolation process is sampled by ddim"),
+        (
+            {**COURSE, "sample.sampler": "dpm_solver", "sample.eta": None},
+            "sample.sampler: the interpolation process is sampled by ddim",
+        ),
+        (
+            {**COURSE, "sample.sampler": "ancestral", "sample.eta": None, "sample.sigma": "large"},
+            "sample.sampler: the interpolation process is sampled by ddim",
+        ),
+        (
+            {**COURSE, "evaluate.likelihood_images": 5},
+            "evaluate.likelihood_images = 5: must be 0, for the interpolation process has no variational bound",
+        ),
+        ({"network": BASIC, "data.image_size": 10}, "data.image_size = 10: the network's 3 levels"),
         ({"train.steps": 0}, "train.steps = 0: without training, train.init must name the model"),
         ({"sample.eta": None}, "sample.eta = None: must be a number for ddim and null for ancestral and dpm_solver"),
         ({"sample.sigma": "large"}, "sample.sigma = 'large': must be large or small for ancestral with diffusion.var"),
@@ -196,13 +295,22 @@ def test_values_that_do_not_go_together_are_named(changes: dict[str, Any], compl
         {"train.grad_clip": None, "train.warmup": 0},
         {"data.image_size": 6, "network.attention": [6, 3]},
         {"diffusion.beta_start": 0.02},
+        {**JSD, "diffusion.prediction": "v"},
+        {**JSD, "diffusion.schedule": "sigmoid"},
+        {"diffusion.schedule": "const", "diffusion.beta_start": None},
+        {**LEARNED, **ANCESTRAL, "sample.steps": 1000},
+        {**LEARNED, **ANCESTRAL, "diffusion.variance": "learned_range", "sample.steps": 50},
+        {"sample.sampler": "dpm_solver", "sample.eta": None},
+        {"network.conditional": True, "train.label_dropout": 0.1, "sample.guidance": 0.0},
+        {"train.weighting": "min_snr", "train.min_snr_gamma": 5.0, "diffusion.prediction": "v"},
+        {"train.snapshots": [10, 20]},
+        {**COURSE, "network": BASIC},
+        {**COURSE, "sample.spacing": "linspace"},
     ],
 )
 def test_alternatives_are_usable(changes: dict[str, Any]) -> None:
-    loaded = params.check(changed(changes)).model_dump()
-    for key, value in changes.items():
-        section, name = key.split(".")
-        assert loaded[section][name] == value
+    loaded = params.check(changed(changes))
+    assert loaded.model_dump() == changed(changes)
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n", "text\n"])

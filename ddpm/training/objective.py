@@ -1,5 +1,7 @@
 """What training minimises."""
 
+import math
+
 from torch import Tensor
 
 from ddpm.diffusion import bound
@@ -40,4 +42,5 @@ def weight(denoiser: Denoiser, t: Tensor, gamma: float | None) -> Tensor:
     eps, in terms of what is predicted.
     """
     process = denoiser.gaussian
-    return process.snr(t).clamp(max=gamma) * x_0_error(denoiser.settings.prediction, process, t)
+    largest = math.inf if gamma is None else gamma
+    return process.snr(t).clamp(max=largest) * x_0_error(denoiser.settings.prediction, process, t)

@@ -17,7 +17,9 @@ def batches(settings: Train, images: Tensor | None = None, value_range: tuple[fl
     """By default ten images (2, 3, 4), where image i has the grey level i everywhere."""
     if images is None:
         images = torch.arange(COUNT, dtype=torch.uint8).view(-1, 1, 1, 1).expand(COUNT, 2, 3, 4).contiguous()
-    return Batches(Dataset(images, torch.zeros(len(images)), ["one"], "", {}), settings, value_range, CPU)
+    return Batches(
+        Dataset(images, torch.arange(len(images)) % 3, ["one", "two", "three"], "", {}), settings, value_range, CPU
+    )
 
 
 def stream(settings: Train, steps: int) -> list[int]:
@@ -107,3 +109,37 @@ def test_without_flips_images_stay_and_no_number_is_drawn(train_settings: Train)
     x_0, _ = batches(train_settings, ramps()).get(1, 0, generator)
     assert x_0.equal(ramps()[:4].float())
     assert generator.get_state().equal(before)
+
+
+def labelled(settings: Train, dropout: float, count: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Batches]:
+    changes = {"label_dropout": dropout, "batch_size": count}
+    source = batches(settings.model_copy(update=changes), None if count == 4 else ramps())
+    x_0, labels = source.get(3, 0, torch.Generator().manual_seed(seed))
+    assert labels is not None
+    return x_0, labels, source
+
+
+def test_labels_are_those_of_the_images(train_settings: Train) -> None:
+    x_0, labels, source = labelled(train_settings, 0.0)
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == (source.indices(3, 0) % 3).tolist() == (x_0[:, 0, 0, 0] % 3).tolist()
+
+
+def test_label_dropout_hides_that_part_of_the_labels(train_settings: Train) -> None:
+    _, labels, source = labelled(train_settings, 0.25, count=2000)
+    hidden = labels == 3  # three classes, so 3 is none of them
+    assert 400 < hidden.sum().item() < 600
+    true = torch.from_numpy(source.indices(3, 0)) % 3
+    assert labels[~hidden].equal(true[~hidden])
+    assert len(true[hidden].unique()) == 3
+
+
+def test_dropped_labels_come_from_the_generator_alone(train_settings: Train) -> None:
+    first, same, other = (labelled(train_settings, 0.5, 50, seed)[1] for seed in (0, 0, 1))
+    assert first.equal(same)
+    assert not first.equal(other)
+
+
+def test_without_label_dropout_there_are_no_labels(train_settings: Train) -> None:
+    _, labels = batches(train_settings).get(1, 0, torch.Generator())
+    assert labels is None

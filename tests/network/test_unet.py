@@ -208,3 +208,55 @@ def test_weights_start_xavier_uniform_and_biases_zero() -> None:
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
     for dense in (initialised(nn.Linear(5, 7)), layer):
         assert not dict(dense.named_parameters())["bias"].any()
+
+
+def test_the_courses_network_has_its_parameter_count(network_settings: UNetNetwork) -> None:
+    course = {
+        "channels": 32,
+        "multipliers": [1, 2, 2],
+        "blocks": 2,
+        "attention": [14, 7],
+        "heads": 8,
+        "groups": 32,
+        "norm_eps": 1e-5,
+        "downsample": "symmetric",
+        "time": False,
+    }
+    with torch.device("meta"):
+        network = UNet(network_settings.model_copy(update=course), 1, 28, 1, 0)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_707_009
+
+
+def test_conditional_network_tells_classes_apart(network_settings: UNetNetwork) -> None:
+    network = randomised(UNet(network_settings.model_copy(update={"conditional": True}), 3, 8, 3, 5))
+    x, index = images(1, 3, 8, 8).expand(3, -1, -1, -1), torch.tensor([4, 4, 4])
+    first, other, none = network(x, index, torch.tensor([0, 3, 5]))
+    assert (first - other).abs().max() > 1e-3
+    assert (first - none).abs().max() > 1e-3
+    torch.testing.assert_close(network(x, index)[1], none)  # without labels none is known
+
+
+def test_label_adds_to_the_time_embedding(network_settings: UNetNetwork) -> None:
+    network = randomised(UNet(network_settings.model_copy(update={"conditional": True}), 3, 8, 3, 5))
+    assert network.label is not None
+    x, index, labels = images(2, 3, 8, 8), torch.tensor([4, 0]), torch.tensor([3, 1])
+    seen: list[Tensor] = []
+    network.get_submodule("middle").register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[1]))
+    network(x, index, labels)
+    torch.testing.assert_close(seen, [network.time(index) + network.label.weight[labels]])
+
+
+def test_unconditional_network_has_no_labels(network_settings: UNetNetwork) -> None:
+    assert UNet(network_settings, 3, 8, 3, 5).label is None
+
+
+def test_network_without_time_takes_every_time_for_the_first(network_settings: UNetNetwork) -> None:
+    knowing = randomised(UNet(network_settings, 3, 8, 3, 0))
+    blind = UNet(network_settings.model_copy(update={"time": False}), 3, 8, 3, 0)
+    blind.load_state_dict(knowing.state_dict())
+    x = images(2, 3, 8, 8)
+    assert blind(x, torch.tensor([7, 19])).equal(knowing(x, torch.tensor([0, 0])))
+
+
+def test_learned_variance_doubles_the_outputs(network_settings: UNetNetwork) -> None:
+    assert UNet(network_settings, 3, 8, 6, 0)(images(2, 3, 8, 8), torch.tensor([0, 5])).shape == (2, 6, 8, 8)

@@ -7,14 +7,16 @@ from torch import nn
 from ddpm import images, rng
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description, Model
-from ddpm.params import Gaussian, Sample, UNetNetwork
-from ddpm.sampling import blocks
+from ddpm.params import BasicNetwork, Gaussian, Interpolation, Sample, UNetNetwork
+from ddpm.sampling import ancestral, blocks
 from ddpm.sampling.blocks import BlockNoise
+from ddpm.sampling.guidance import guide
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 4)
 DDIM = {"sampler": "ddim", "sigma": None, "eta": 0.5}
-each_sampler = pytest.mark.parametrize("changes", [{}, DDIM], ids=["ancestral", "ddim"])
+DPM_SOLVER = {"sampler": "dpm_solver", "sigma": None}
+each_sampler = pytest.mark.parametrize("changes", [{}, DDIM, DPM_SOLVER], ids=["ancestral", "ddim", "dpm_solver"])
 
 
 @pytest.fixture
@@ -22,6 +24,18 @@ def model(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Model:
     """An untrained model whose every weight is random."""
     torch.manual_seed(0)
     description = Description(diffusion_settings, network_settings, (3, 8, 8), [])
+    network = description.build().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return modelfile.assemble(description, network, "", CPU)
+
+
+@pytest.fixture
+def conditional(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Model:
+    """The same, of three classes."""
+    torch.manual_seed(0)
+    settings = network_settings.model_copy(update={"conditional": True})
+    description = Description(diffusion_settings, settings, (3, 8, 8), ["a", "b", "c"])
     network = description.build().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
@@ -107,6 +121,8 @@ def test_sampler_settings_reach_the_sampler(model: Model, sample_settings: Sampl
         drawn(**DDIM),
         drawn(**DDIM | {"eta": 0.0}),
         drawn(**DDIM | {"clip": False}),
+        drawn(**DPM_SOLVER),
+        drawn(**DPM_SOLVER | {"clip": False}),
     ]
     assert len(torch.stack(results).flatten(1).unique(dim=0)) == len(results)
 
@@ -124,3 +140,44 @@ def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -
     first = blocks.draw(model, sample_settings)
     torch.manual_seed(2)
     assert blocks.draw(model, sample_settings).equal(first)
+
+
+def test_guided_samples_ask_for_all_classes_in_turn(conditional: Model, sample_settings: Sample) -> None:
+    guided = sample_settings.model_copy(update={"guidance": 1.0, "count": 5})
+    asked = blocks.labels(conditional, guided)
+    assert asked is not None
+    assert asked.tolist() == [0, 1, 2, 0, 1]
+    assert blocks.labels(conditional, sample_settings) is None
+
+
+def test_each_image_is_guided_to_the_class_asked_of_it(conditional: Model, sample_settings: Sample) -> None:
+    settings = sample_settings.model_copy(update={"guidance": 1.5})
+    asked = torch.arange(40) % 3
+    *_, apart = blocks.trajectory(conditional, settings, 16, 5, asked)
+    noise = BlockNoise(0, 16, 5, (3, 8, 8), CPU)
+    denoiser = guide(conditional.denoiser, torch.tensor([1, 2, 0, 1, 2]), 1.5)  # 16 % 3 = 1
+    *_, expected = ancestral.sample(denoiser, noise(), [20, 16, 12, 8, 4], noise, "large", clip=True)
+    torch.testing.assert_close(apart.x_0, expected.x_0)
+
+
+def test_guidance_and_class_reach_the_samples(conditional: Model, sample_settings: Sample) -> None:
+    def drawn(guidance: float | None, asked: torch.Tensor | None) -> torch.Tensor:
+        settings = sample_settings.model_copy(update={"guidance": guidance})
+        return list(blocks.trajectory(conditional, settings, 0, 2, asked))[-1].x_0
+
+    zero, one = torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
+    results = [drawn(None, None), drawn(0.0, zero), drawn(0.0, one), drawn(2.0, one)]
+    assert len(torch.stack(results).flatten(1).unique(dim=0)) == len(results)
+
+
+def test_chain_of_the_interpolation_process_begins_at_uniform_noise(sample_settings: Sample) -> None:
+    course = Interpolation(
+        process="interpolation", timesteps=20, prediction="x_0", variance="fixed", value_range=[0.0, 1.0]
+    )
+    basic = BasicNetwork(kind="basic", channels=2, multipliers=[1, 2], time=False, conditional=False)
+    description = Description(course, basic, (3, 8, 8), [])
+    model = modelfile.assemble(description, description.build(), "", CPU)
+    settings = sample_settings.model_copy(update={**DDIM, "eta": 0.0})
+    first = next(blocks.trajectory(model, settings, 16, 3))
+    expected = torch.rand(16, 3, 8, 8, generator=rng.torch_generator(CPU, 0, "sample", 1))[:3]
+    assert first.x_t.equal(expected)

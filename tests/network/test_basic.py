@@ -1,0 +1,57 @@
+"""The course's minimal U-Net: its size, and its function written out."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from ddpm.network.basic import BasicUNet
+from ddpm.params import BasicNetwork
+
+
+def network(image_channels: int, **changes: Any) -> BasicUNet:
+    """Three levels; the course's by default."""
+    torch.manual_seed(0)
+    values = {"kind": "basic", "channels": 32, "multipliers": [1, 2, 2], "time": False, "conditional": False}
+    return BasicUNet(BasicNetwork.model_validate({**values, **changes}), image_channels)
+
+
+def test_it_has_the_courses_parameter_count() -> None:
+    assert sum(parameter.numel() for parameter in network(1).parameters()) == 309_057
+
+
+def test_it_is_six_convolutions_with_sums_for_shortcuts() -> None:
+    net = network(3, channels=4)
+    weights = list(net.parameters())
+
+    def layer(i: int, x: Tensor) -> Tensor:
+        y = conv2d(x, weights[2 * i], weights[2 * i + 1], padding=2)
+        return y / (1 + torch.exp(-y))
+
+    def halved(x: Tensor) -> Tensor:
+        return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
+
+    def doubled(x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    x = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    large = layer(0, x)
+    medium = layer(1, halved(large))
+    h = layer(3, layer(2, halved(medium)))
+    h = layer(5, doubled(layer(4, doubled(h) + medium)) + large)
+    assert len(weights) == 12
+    torch.testing.assert_close(net(x, torch.tensor([0, 5])), h)
+
+
+@pytest.mark.parametrize("multipliers", [[1], [1, 2], [1, 2, 3, 4]])
+def test_output_has_the_shape_of_the_input(multipliers: list[int]) -> None:
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert network(3, channels=4, multipliers=multipliers)(x, torch.tensor([0, 5])).shape == x.shape
+
+
+def test_it_does_not_know_the_time() -> None:
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    net = network(3, channels=4)
+    assert net(x, torch.tensor([0, 0])).equal(net(x, torch.tensor([7, 19])))
