@@ -50,8 +50,9 @@ def recipe(
 
         folder = Path("recipes")
         if name is None:
-            for known, comment in recipes.names(folder).items():
-                typer.echo(f"{known:<16} {comment}")
+            found = recipes.names(folder)
+            for known, comment in found.items():
+                typer.echo(f"{known:<{max(map(len, found))}}  {comment}")
             return
         atomic.write_text(Path("params.yaml"), recipes.compose(name, folder))
         typer.echo(f"params.yaml is now the recipe {name}; run it with `dvc repro` or `dvc exp run`")

@@ -1,6 +1,5 @@
 """Sources give the same images, labels and splits whenever they are asked."""
 
-import pickle
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -8,47 +7,14 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
-from torchvision import datasets
 from torchvision.datasets import cifar, mnist
 
 from ddpm.data import sources
 from ddpm.errors import UsageError
 from tests.data.conftest import Settings
-from tests.data.files import folder_of, grey, zip_of
+from tests.data.files import IDX, folder_of, grey, write_cifar, write_idx, zip_of
 
-IDX = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 Named = Literal["mnist", "fashion-mnist", "kmnist", "cifar10"]
-
-
-def write_idx(root: Path, name: str, counts: dict[str, int]) -> dict[str, np.ndarray]:
-    """The four files of an MNIST-like data set, images of 6 rows and 7 columns; returns the images by split."""
-    raw = root / IDX[name] / "raw"
-    raw.mkdir(parents=True)
-    images = {}
-    for split, count in counts.items():
-        pixels = np.random.default_rng(count).integers(0, 256, (count, 6, 7), dtype=np.uint8)
-        images["test" if split == "t10k" else split] = pixels
-        sizes = np.array([count, 6, 7], ">i4").tobytes()
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
-        labels = bytes(place % 10 for place in range(count))
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels)
-    return images
-
-
-def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """CIFAR-10's batches with two images each, accepted without their md5; returns the images (12, 32, 32, 3)."""
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
-    names = [f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]
-    (root / "cifar-10-batches-py").mkdir(parents=True)
-    for batch, name in enumerate(names):
-        content = {"data": pixels[2 * batch : 2 * batch + 2].reshape(2, -1), "labels": [batch, batch + 1]}
-        (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
-    labels = {"label_names": ["airplane", *(f"class {n}" for n in range(1, 10))]}
-    (root / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps(labels))
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, None] for name in names[:5]])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [[names[5], None]])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {**datasets.CIFAR10.meta, "md5": None})
-    return pixels.transpose(0, 2, 3, 1)
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:

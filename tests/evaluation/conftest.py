@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from ddpm.data.dataset import Dataset
 from ddpm.evaluation import extractor
 from ddpm.params import Classifier
+from tests.evaluation.inception import write_random_weights
 
 CPU = torch.device("cpu")
 SETTINGS = Classifier(channels=4, steps=60, batch_size=32, learning_rate=0.02)
@@ -48,13 +48,5 @@ def classifier_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 def inception_pth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as torch-fidelity publishes its InceptionV3, but of random weights."""
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:  # its constructor insists on weights; here it keeps the initial ones
-        patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        network = inception.FeatureExtractorInceptionV3("random", ["2048"])
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):  # so that activations neither vanish nor explode
-            torch.nn.init.kaiming_normal_(module.weight)
-    torch.save(network.state_dict(), path)
+    write_random_weights(path)
     return path

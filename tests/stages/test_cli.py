@@ -29,7 +29,8 @@ def test_recipes_are_listed_with_their_comments(repository: Path) -> None:
     (repository / "recipes" / "tiny.yaml").write_text("# Quick to try.\ntrain:\n  steps: 3\n")
     result = run("recipe")
     assert result.exit_code == 0
-    assert "tiny             Quick to try." in result.stdout.splitlines()
+    width = max(map(len, recipes.names(repository / "recipes")))
+    assert f"{'tiny':<{width}}  Quick to try." in result.stdout.splitlines()
     assert len(result.stdout.splitlines()) == len(list((repository / "recipes").glob("*.yaml")))
 
 

@@ -1,13 +1,16 @@
 """Recipes: every one is usable, keeps the comments, and is laid on the default alone."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from ddpm import params
 from ddpm.errors import UsageError
+from ddpm.network.modelfile import Description
 from ddpm.reporting.markdown import flatten
 from stages import recipes
 from tests.stages.conftest import ROOT
@@ -50,11 +53,11 @@ def test_the_default_recipe_is_its_own_text() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_is_usable_and_has_what_it_asks_for(name: str) -> None:
     values = yaml.safe_load(recipes.compose(name, FOLDER))
-    loaded = params.check(values).model_dump()
+    checked = params.check(values).model_dump()
     asked = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     for section, changes in asked.items():
         assert flatten(changes).items() <= flatten(values[section]).items()
-        assert set(loaded[section]) == set(values[section])
+        assert set(checked[section]) == set(values[section])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,6 +69,56 @@ def test_every_recipe_keeps_the_comments_of_what_it_does_not_replace(name: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_says_what_it_is(name: str) -> None:
     assert recipes.names(FOLDER)[name]
+
+
+def loaded(name: str) -> params.Params:
+    return params.check(yaml.safe_load(recipes.compose(name, FOLDER)))
+
+
+def parameters(settings: params.Params) -> int:
+    """How many the recipe's network has; with ten classes where it is conditional, which is MNIST's alone."""
+    data = settings.data
+    shape = (data.channels, data.image_size, data.image_size)
+    with torch.device("meta"):
+        network = Description(settings.diffusion, settings.network, shape, [str(n) for n in range(10)]).build()
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_has_the_parameters_that_the_documentation_states(name: str) -> None:
+    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | "))
+    stated = f"{parameters(loaded(name)):,}"
+    assert row.split(" | ")[5] == stated
+    comment = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"[\d,]+(?= parameters)", comment)) <= {stated}
+
+
+def test_the_papers_networks_are_the_authors() -> None:
+    assert parameters(loaded("ho2020-cifar10")) == 35_746_307
+    for name in ("ho2020-celebahq-256", "ho2020-lsun-256"):
+        assert parameters(loaded(name)) == 113_673_219
+
+
+def test_the_papers_cifar_and_256_pixel_models_differ_as_in_its_appendix() -> None:
+    small, large = loaded("ho2020-cifar10"), loaded("ho2020-lsun-256")
+    assert (small.train.steps, small.train.batch_size, small.train.learning_rate) == (800_000, 128, 2e-4)
+    assert (large.train.steps, large.train.batch_size, large.train.learning_rate) == (2_400_000, 64, 2e-5)
+    assert (small.sample.sigma, large.sample.sigma) == ("large", "small")
+    for settings, dropout in ((small, 0.1), (large, 0.0)):
+        assert (settings.network.dropout, settings.network.attention, settings.network.groups) == (dropout, [16], 32)
+        assert (settings.train.warmup, settings.train.ema_decay, settings.train.grad_clip) == (5000, 0.9999, 1.0)
+        assert (settings.sample.steps, settings.sample.count, settings.sample.clip) == (1000, 50_000, True)
+
+
+@pytest.mark.parametrize(("name", "count"), [("hf-course-toy", 309_057), ("hf-course-unet", 1_707_009)])
+def test_the_courses_networks_and_epochs_are_its_own(name: str, count: int) -> None:
+    settings = loaded(name)
+    assert parameters(settings) == count
+    assert not settings.network.time
+    assert settings.train.steps * settings.train.batch_size == pytest.approx(3 * 60_000, abs=128)
+    assert settings.train.steps == 3 * settings.runtime.log_every  # so that a point of the curve is an epoch
+    assert (settings.train.ema_decay, settings.train.grad_clip, settings.train.warmup) == (0, None, 0)
 
 
 STEPS = next(line for line in DEFAULT.splitlines() if "# optimizer steps" in line)
@@ -101,9 +154,9 @@ def test_long_values_stay_on_their_line(composed: Composed) -> None:
 def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
     text = composed("evaluate:\n  extractor: inception\n  classifier: null\nsample:\n  sampler: ancestral\n"
                     "  eta: null\n  sigma: small\n")  # fmt: skip
-    loaded = params.check(yaml.safe_load(text))
-    assert loaded.evaluate.classifier is None
-    assert (loaded.sample.eta, loaded.sample.sigma) == (None, "small")
+    settings = params.check(yaml.safe_load(text))
+    assert settings.evaluate.classifier is None
+    assert (settings.sample.eta, settings.sample.sigma) == (None, "small")
     assert comments(DEFAULT) == comments(text)
 
 
@@ -131,12 +184,22 @@ def test_the_same_source_is_only_changed(composed: Composed) -> None:
     assert [new.split(" #")[0].strip() for _, new in differences(text)] == ["seed: 4"]
 
 
-@pytest.mark.parametrize(("section", "key"), [("data", "source"), ("diffusion", "process"), ("network", "kind")])
-def test_another_kind_process_or_source_drops_the_default_values(section: str, key: str, composed: Composed) -> None:
+@pytest.mark.parametrize(
+    ("section", "key", "other", "form"),
+    [
+        ("data", "source", "folder", params.Data),
+        ("diffusion", "process", "interpolation", params.Interpolation),
+        ("network", "kind", "basic", params.BasicNetwork),
+    ],
+)
+def test_another_kind_process_or_source_drops_the_default_values(
+    section: str, key: str, other: str, form: type[params.Section], composed: Composed
+) -> None:
     with pytest.raises(params.ParamsError) as caught:
-        composed(f"{section}:\n  {key}: other\n")
+        composed(f"{section}:\n  {key}: {other}\n")
     missing = {line.split(":")[0].strip() for line in str(caught.value).splitlines() if "is missing" in line}
-    assert missing == {f"{section}.{name}" for name in yaml.safe_load(DEFAULT)[section] if name != key}
+    assert missing == {f"{section}.{name}" for name in form.model_fields if name != key}
+    assert "there is no such key" not in str(caught.value)
 
 
 def test_a_recipe_is_never_laid_on_another(composed: Composed, tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""Every recipe, made tiny, goes from raw images to the report, stage by stage in this process."""
+
+import json
+import math
+import runpy
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ddpm import tensorfile
+from stages import pipeline, recipes, tracking
+from tests.data.files import IDX, encoded, folder_of, write_cifar, write_idx, zip_of
+from tests.evaluation.inception import write_random_weights
+from tests.imports import ROOT
+
+NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+OUTPUTS = [
+    Path(next(iter(out)) if isinstance(out, dict) else out)
+    for stage in STAGES.values()
+    for kind in ("outs", "plots", "metrics")
+    for out in stage.get(kind, [])
+]
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    write_random_weights(path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with dvc.yaml and the default recipe, which is the working directory; MLflow hears nothing."""
+    (tmp_path / "recipes").mkdir()
+    for name in ("dvc.yaml", "recipes/default.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(tracking, "live", silence)
+    monkeypatch.setattr(tracking, "publish", lambda _: True)
+    yield tmp_path
+    torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def silence(*_: object) -> Iterator[SimpleNamespace]:
+    yield SimpleNamespace(log=lambda *_, **__: None, image=lambda *_: None)
+
+
+def shrunk(values: dict[str, Any], weights: Path) -> dict[str, Any]:
+    """The same experiment with few steps, few images, narrow layers and small pictures.
+
+    A chain that is whole stays whole. With Inception it is one sample: the distance between covariances of 2048
+    features takes longer than all else here, and is tested elsewhere.
+    """
+    data, diffusion, network, train, sample, evaluate = (
+        values[name] for name in ("data", "diffusion", "network", "train", "sample", "evaluate")
+    )
+    if data["image_size"] > 32:
+        data["image_size"] //= 4
+        network["attention"] = [size // 4 for size in network["attention"]]
+    network["channels"] = 8
+    if network["kind"] == "unet":
+        network["groups"] = 2
+    sample["steps"] = 4 if sample["steps"] == diffusion["timesteps"] else 2
+    diffusion["timesteps"] = 4
+    train |= {"steps": 2, "batch_size": 4, "warmup": min(train["warmup"], 1)}
+    sample["count"] = 4
+    evaluate["likelihood_images"] = min(evaluate["likelihood_images"], 2)
+    if evaluate["extractor"] == "inception":
+        evaluate["weights"] = str(weights)
+        sample["count"] = 1
+    else:
+        evaluate["classifier"] |= {"channels": 4, "steps": 4, "batch_size": 8}
+    values["runtime"] |= {"device": "cpu", "threads": 1, "data_root": "raw", "checkpoint_every": 1, "preview_every": 2}
+    return values
+
+
+def write_images(data: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few raw images, as the source has them."""
+    if data["source"] in IDX:
+        write_idx(root, data["source"], {"train": 12, "t10k": 5})
+    elif data["source"] == "cifar10":
+        write_cifar(root, monkeypatch)
+    elif data["source"] == "folder":
+        files = {
+            f"{split}/{label}/{place}.png": encoded(Image.new("RGB", (40, 36), (60 * place, 200, place)))
+            for split, count in (("train", 3), ("test", 1))
+            for label in ("a", "b")
+            for place in range(count)
+        }
+        root.mkdir()
+        write = zip_of if data["path"].endswith(".zip") else folder_of
+        write(root / data["path"], files)
+
+
+def run(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `dvc repro` runs, but here."""
+    arguments = shlex.split(STAGES[stage]["cmd"])
+    assert arguments[:3] == ["python", "-m", f"stages.{stage}"]
+    monkeypatch.setattr("sys.argv", arguments[2:])
+    with torch.enable_grad():  # evaluate switches it off for its process
+        runpy.run_path(str(ROOT / "stages" / f"{stage}.py"), run_name="__main__")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_runs_to_its_report(
+    name: str, project: Path, inception: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = shrunk(yaml.safe_load(recipes.compose(name, ROOT / "recipes")), inception)
+    write_images(values["data"], project / "raw", monkeypatch)
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    for stage in STAGES:
+        run(stage, monkeypatch)
+    assert not [path for path in OUTPUTS if not path.exists()]
+    metrics = json.loads(Path("reports/metrics.json").read_text())
+    assert math.isfinite(metrics[values["evaluate"]["extractor"]]["is"])
+    assert ("likelihood" in metrics) == (values["evaluate"]["likelihood_images"] > 0)
+    samples = tensorfile.read(Path("data/samples.safetensors")).tensors
+    data = values["data"]
+    assert samples["images"].shape == (values["sample"]["count"], data["channels"], *[data["image_size"]] * 2)
+    assert ("labels" in samples) == values["network"]["conditional"]
