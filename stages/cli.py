@@ -104,7 +104,7 @@ def interpolate(
         list[int] | None, typer.Option(help="The time of the mixing, 1..T, for a row; T/2; may be repeated.")
     ] = None,
     pair: Annotated[tuple[int, int] | None, typer.Option(help="Which two images of the .safetensors.")] = None,
-    mixes: Annotated[int, typer.Option(help="How many, the two images' own reconstructions included.")] = 9,
+    mixes: Annotated[int, typer.Option(help="How many, the two images' own reconstructions included.")] = 11,
     sampler: Annotated[str, typer.Option(help="ddim, ancestral or dpm_solver.")] = "ancestral",
     steps: Annotated[
         int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")
