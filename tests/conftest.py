@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.params import Diffusion, Network, Sample, Train
+from ddpm.params import Gaussian, Sample, Train, UNetNetwork
 
 
 @pytest.fixture(autouse=True)
@@ -13,9 +13,9 @@ def single_thread() -> None:
 
 
 @pytest.fixture
-def diffusion_settings() -> Diffusion:
+def diffusion_settings() -> Gaussian:
     """Twenty steps that end close to pure noise."""
-    return Diffusion(
+    return Gaussian(
         process="gaussian",
         timesteps=20,
         schedule="linear",
@@ -28,9 +28,9 @@ def diffusion_settings() -> Diffusion:
 
 
 @pytest.fixture
-def network_settings() -> Network:
+def network_settings() -> UNetNetwork:
     """Two levels for images of 8 x 8, with attention at 4 x 4."""
-    return Network(
+    return UNetNetwork(
         kind="unet",
         channels=8,
         multipliers=[1, 2],
@@ -63,6 +63,7 @@ def train_settings() -> Train:
         ema_every=1,
         loss="simple",
         weighting="none",
+        min_snr_gamma=None,
         horizontal_flip=False,
         label_dropout=None,
         precision="fp32",

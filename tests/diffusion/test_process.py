@@ -5,23 +5,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.diffusion.process import GaussianProcess
-from ddpm.params import Diffusion
+from ddpm.diffusion import schedule
+from ddpm.diffusion.process import GaussianProcess, InterpolationProcess, from_settings
+from ddpm.params import Gaussian, Interpolation
 
 SHAPE = (2, 3, 8, 16)
 PAIRS = [(1, 0), (2, 1), (2, 0), (7, 3), (20, 19), (20, 1)]  # t and an earlier s
 
 
 @pytest.fixture
-def betas(diffusion_settings: Diffusion) -> np.ndarray:
+def betas(diffusion_settings: Gaussian) -> np.ndarray:
     """beta_t at index t, so that index 0 is unused."""
     d = diffusion_settings
     return np.array([0.0] + [d.beta_start + i * (d.beta_end - d.beta_start) / 19 for i in range(20)])
 
 
 @pytest.fixture
-def process(diffusion_settings: Diffusion) -> GaussianProcess:
-    return GaussianProcess.from_settings(diffusion_settings)
+def process(diffusion_settings: Gaussian) -> GaussianProcess:
+    return GaussianProcess(schedule.alpha_bar(diffusion_settings))
 
 
 def times(value: int, count: int = SHAPE[0]) -> Tensor:
@@ -82,9 +83,9 @@ def test_x_0_and_eps_are_recovered_at_every_time(process: GaussianProcess) -> No
         torch.testing.assert_close(process.predict_eps(x_t, times(t), x_0), eps)
 
 
-def test_the_papers_schedule_recovers_x_0_in_float32_at_every_time(diffusion_settings: Diffusion) -> None:
+def test_the_papers_schedule_recovers_x_0_in_float32_at_every_time(diffusion_settings: Gaussian) -> None:
     paper = diffusion_settings.model_copy(update={"timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02})
-    process = GaussianProcess.from_settings(paper)
+    process = GaussianProcess(schedule.alpha_bar(paper))
     t = torch.arange(1, 1001)
     x_0, eps = (torch.randn(1000, 1, 2, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     x_t = process.q_sample(x_0, t, eps)
@@ -142,7 +143,48 @@ def test_tables_are_float64_and_images_keep_their_type(process: GaussianProcess)
     assert process.posterior_mean(x_0, eps, times(5), times(4)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("alpha_bar", [[0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.5, 0.6], [1.0, 0.5, 0.0], [1.0, 0.5, -0.1]])
+@pytest.mark.parametrize("alpha_bar", [[0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.5, 0.6], [1.0, 0.5, -0.1]])
 def test_alpha_bar_that_does_not_fall_from_one_is_rejected(alpha_bar: list[float]) -> None:
     with pytest.raises(ValueError, match="fall strictly"):
         GaussianProcess(np.array(alpha_bar))
+
+
+def test_process_may_end_with_nothing_left_of_the_image() -> None:
+    process = GaussianProcess(np.array([1.0, 0.5, 0.0]))
+    x_0, eps = draw(2)
+    assert process.q_sample(x_0, times(2), eps).equal(eps)
+    torch.testing.assert_close(process.posterior_mean(x_0, eps, times(2), times(1)), 0.5**0.5 * x_0)
+
+
+def test_interpolation_mixes_image_and_noise_in_proportion_to_time() -> None:
+    process = InterpolationProcess(20)
+    x_0, u = draw(2)
+    for t in range(21):
+        torch.testing.assert_close(process.q_sample(x_0, times(t), u), (1 - t / 20) * x_0 + t / 20 * u)
+        if t > 0:
+            x_t = process.q_sample(x_0, times(t), u)
+            torch.testing.assert_close(process.predict_eps(x_t, times(t), x_0), u)
+
+
+def test_priors_are_standard_normal_and_uniform_from_zero_to_one() -> None:
+    shape, seeded = (50, 2, 30, 40), torch.Generator().manual_seed
+    normal = GaussianProcess(np.array([1.0, 0.5])).prior(shape, seeded(0))
+    uniform = InterpolationProcess(20).prior(shape, seeded(0))
+    for noise, mean, deviation in ((normal, 0.0, 1.0), (uniform, 0.5, 12**-0.5)):
+        assert noise.shape == shape
+        assert noise.dtype == torch.float32
+        assert noise.mean().item() == pytest.approx(mean, abs=0.01)
+        assert noise.std().item() == pytest.approx(deviation, abs=0.01)
+    assert 0 <= uniform.min() < 0.001
+    assert 0.999 < uniform.max() < 1
+    assert normal.max() > 3
+
+
+def test_settings_choose_the_process(diffusion_settings: Gaussian) -> None:
+    course = Interpolation(
+        process="interpolation", timesteps=40, prediction="x_0", variance="fixed", value_range=[0.0, 1.0]
+    )
+    interpolation, gaussian = from_settings(course), from_settings(diffusion_settings)
+    assert isinstance(interpolation, InterpolationProcess)
+    assert isinstance(gaussian, GaussianProcess)
+    assert (interpolation.timesteps, gaussian.timesteps) == (40, 20)

@@ -9,11 +9,11 @@ from ddpm import tensorfile
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description
 from ddpm.network.unet import UNet
-from ddpm.params import Diffusion, Network
+from ddpm.params import Gaussian, UNetNetwork
 
 
 @pytest.fixture
-def description(diffusion_settings: Diffusion, network_settings: Network) -> Description:
+def description(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Description:
     return Description(diffusion_settings, network_settings, (3, 8, 8), ["cat", "dog"])
 
 
@@ -38,7 +38,8 @@ def test_loaded_model_computes_what_the_saved_one_did(path: Path, description: D
     model = modelfile.load(path)
     assert model.description == description
     x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 20])
-    torch.testing.assert_close(model.denoiser.output(x, t), network(x, t - 1), rtol=1e-4, atol=1e-5)
+    predicted, _ = model.denoiser.output(x, t)
+    torch.testing.assert_close(predicted, network(x, t - 1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(dict(model.network.state_dict()), dict(network.state_dict()), rtol=0, atol=0)
 
 
@@ -97,7 +98,7 @@ def test_training_starts_from_the_weights_of_a_model_file(path: Path, descriptio
     assert all(parameter.requires_grad for parameter in other.parameters())
 
 
-def test_model_of_another_shape_cannot_start_a_training(path: Path, network_settings: Network) -> None:
-    wider = UNet(network_settings.model_copy(update={"channels": 12}), 3, 8)
+def test_model_of_another_shape_cannot_start_a_training(path: Path, network_settings: UNetNetwork) -> None:
+    wider = UNet(network_settings.model_copy(update={"channels": 12}), 3, 8, 3, 0)
     with pytest.raises(tensorfile.TensorFileError, match=r"train\.init = .*model\.safetensors"):
         modelfile.initialise(wider, path)

@@ -18,7 +18,7 @@ from ddpm.network.layers import (
     sinusoids,
 )
 from ddpm.network.unet import UNet
-from ddpm.params import Network
+from ddpm.params import UNetNetwork
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,27 +44,27 @@ def images(*shape: int) -> Tensor:
     ],
 )
 def test_paper_networks_have_the_authors_parameter_counts(
-    network_settings: Network, channels: int, size: int, multipliers: list[int], count: int
+    network_settings: UNetNetwork, channels: int, size: int, multipliers: list[int], count: int
 ) -> None:
     paper = {"channels": 128, "multipliers": multipliers, "blocks": 2, "attention": [16], "heads": 1, "groups": 32}
     with torch.device("meta"):
-        network = UNet(network_settings.model_copy(update=paper), channels, size)
+        network = UNet(network_settings.model_copy(update=paper), channels, size, channels, 0)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("multipliers", [[1], [1, 2], [1, 2, 3]])
-def test_output_has_the_shape_of_the_input(network_settings: Network, multipliers: list[int], blocks: int) -> None:
-    network = UNet(network_settings.model_copy(update={"multipliers": multipliers, "blocks": blocks}), 3, 8)
+def test_output_has_the_shape_of_the_input(network_settings: UNetNetwork, multipliers: list[int], blocks: int) -> None:
+    network = UNet(network_settings.model_copy(update={"multipliers": multipliers, "blocks": blocks}), 3, 8, 3, 0)
     assert network(images(2, 3, 8, 8), torch.tensor([0, 5])).shape == (2, 3, 8, 8)
 
 
-def test_untrained_network_answers_exactly_zero(network_settings: Network) -> None:
-    assert not UNet(network_settings, 3, 8)(images(2, 3, 8, 8), torch.tensor([0, 5])).any()
+def test_untrained_network_answers_exactly_zero(network_settings: UNetNetwork) -> None:
+    assert not UNet(network_settings, 3, 8, 3, 0)(images(2, 3, 8, 8), torch.tensor([0, 5])).any()
 
 
-def test_output_depends_on_image_and_time(network_settings: Network) -> None:
-    network = randomised(UNet(network_settings, 3, 8))
+def test_output_depends_on_image_and_time(network_settings: UNetNetwork) -> None:
+    network = randomised(UNet(network_settings, 3, 8, 3, 0))
     x = images(1, 3, 8, 8).expand(3, -1, -1, -1).clone()
     x[2] += 0.1 * images(3, 8, 8)
     same, later, other = network(x, torch.tensor([4, 5, 4]))
@@ -72,16 +72,16 @@ def test_output_depends_on_image_and_time(network_settings: Network) -> None:
     assert (same - other).abs().max() > 1e-3
 
 
-def test_images_of_a_batch_do_not_mix(network_settings: Network) -> None:
-    network = randomised(UNet(network_settings, 3, 8), 0.1)
+def test_images_of_a_batch_do_not_mix(network_settings: UNetNetwork) -> None:
+    network = randomised(UNet(network_settings, 3, 8, 3, 0), 0.1)
     x, index = images(3, 3, 8, 8), torch.tensor([0, 7, 3])
     together = network(x, index)
     for i in range(3):
         torch.testing.assert_close(network(x[i : i + 1], index[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-def test_network_walks_down_and_up_as_the_papers_does(network_settings: Network) -> None:
-    network = randomised(UNet(network_settings.model_copy(update={"blocks": 2}), 3, 8), 0.1)
+def test_network_walks_down_and_up_as_the_papers_does(network_settings: UNetNetwork) -> None:
+    network = randomised(UNet(network_settings.model_copy(update={"blocks": 2}), 3, 8, 3, 0), 0.1)
     part, index, x = network.get_submodule, torch.tensor([1, 7]), images(2, 3, 8, 8)
     embedding = network.time(index)
     kept = [network.first(x)]
@@ -104,22 +104,22 @@ def test_network_walks_down_and_up_as_the_papers_does(network_settings: Network)
     torch.testing.assert_close(network(x, index), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_stands_at_the_sizes_asked_for_and_in_the_middle(network_settings: Network) -> None:
+def test_attention_stands_at_the_sizes_asked_for_and_in_the_middle(network_settings: UNetNetwork) -> None:
     def count(attention: list[int]) -> int:
         settings = network_settings.model_copy(update={"attention": attention, "blocks": 2})
-        return sum(isinstance(module, SelfAttention) for module in UNet(settings, 3, 8).modules())
+        return sum(isinstance(module, SelfAttention) for module in UNet(settings, 3, 8, 3, 0).modules())
 
     assert [count([]), count([4]), count([8]), count([4, 8])] == [1, 6, 6, 11]  # 2 down, 3 up each
 
 
-def test_untrained_residual_block_is_its_shortcut(network_settings: Network) -> None:
+def test_untrained_residual_block_is_its_shortcut(network_settings: UNetNetwork) -> None:
     x, embedding = images(2, 8, 4, 6), images(2, 32)
     assert ResidualBlock(8, 8, network_settings)(x, embedding).equal(x)
     wider = ResidualBlock(8, 16, network_settings)
     assert wider(x, embedding).equal(wider.shortcut(x))
 
 
-def test_residual_block_is_the_papers_sequence(network_settings: Network) -> None:
+def test_residual_block_is_the_papers_sequence(network_settings: UNetNetwork) -> None:
     block = randomised(ResidualBlock(8, 16, network_settings))
     x, embedding = images(2, 8, 4, 6), images(2, 32)
 
@@ -136,7 +136,7 @@ def test_residual_block_is_the_papers_sequence(network_settings: Network) -> Non
     torch.testing.assert_close(block(x, embedding), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_acts_in_training_only(network_settings: Network) -> None:
+def test_dropout_acts_in_training_only(network_settings: UNetNetwork) -> None:
     block = randomised(ResidualBlock(8, 8, network_settings.model_copy(update={"dropout": 0.5})))
     x, embedding = images(2, 8, 4, 6), images(2, 32)
     assert not block(x, embedding).equal(block(x, embedding))
@@ -144,13 +144,13 @@ def test_dropout_acts_in_training_only(network_settings: Network) -> None:
     assert block(x, embedding).equal(block(x, embedding))
 
 
-def test_untrained_attention_is_the_identity(network_settings: Network) -> None:
+def test_untrained_attention_is_the_identity(network_settings: UNetNetwork) -> None:
     x = images(2, 8, 4, 6)
     assert SelfAttention(8, network_settings)(x).equal(x)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_attention_is_the_softmax_of_scaled_products(network_settings: Network, heads: int) -> None:
+def test_attention_is_the_softmax_of_scaled_products(network_settings: UNetNetwork, heads: int) -> None:
     attention = randomised(SelfAttention(8, network_settings.model_copy(update={"heads": heads})))
     x = images(2, 8, 4, 6)
     h = attention.norm(x)
@@ -167,7 +167,7 @@ def test_attention_is_the_softmax_of_scaled_products(network_settings: Network, 
     [("asymmetric", [3, 2], [3, 3, 2]), ("symmetric", [2, 3], [2, 3, 3])],
 )
 def test_downsampling_pads_where_it_says(
-    network_settings: Network, pad: str, rows: list[int], columns: list[int]
+    network_settings: UNetNetwork, pad: str, rows: list[int], columns: list[int]
 ) -> None:
     layer = Downsample(8, network_settings.model_copy(update={"downsample": pad}))
     nn.init.ones_(layer.conv.get_parameter("weight"))

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from ddpm import images, rng
-from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import GaussianProcess
+from ddpm.network import modelfile
 from ddpm.network.modelfile import Description, Model
-from ddpm.params import Diffusion, Network, Sample
+from ddpm.params import Gaussian, Sample, UNetNetwork
 from ddpm.sampling import blocks
 from ddpm.sampling.blocks import BlockNoise
 
@@ -19,14 +18,14 @@ each_sampler = pytest.mark.parametrize("changes", [{}, DDIM], ids=["ancestral", 
 
 
 @pytest.fixture
-def model(diffusion_settings: Diffusion, network_settings: Network) -> Model:
+def model(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Model:
     """An untrained model whose every weight is random."""
     torch.manual_seed(0)
     description = Description(diffusion_settings, network_settings, (3, 8, 8), [])
     network = description.build().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return Model(description, network, Denoiser(network, GaussianProcess.from_settings(diffusion_settings)), "")
+    return modelfile.assemble(description, network, "", CPU)
 
 
 def test_batches_are_whole_blocks_that_cover_all_images_in_order() -> None:
@@ -114,7 +113,7 @@ def test_sampler_settings_reach_the_sampler(model: Model, sample_settings: Sampl
 
 def test_draw_rounds_the_last_state_and_reports_its_progress(model: Model, sample_settings: Sample) -> None:
     heard: list[int] = []
-    drawn = blocks.draw(model, sample_settings, heard.append)
+    drawn = blocks.draw(model, sample_settings, progress=heard.append)
     assert heard == [16, 16, 8]
     *_, last = blocks.trajectory(model, sample_settings, 16, 16)
     assert drawn[16:32].equal(images.to_uint8(last.x_0, (-1.0, 1.0)))

@@ -5,7 +5,10 @@ and gets no noise, the others get a single 1 at one place. Their results are the
 exact mean and variance of the samples; they are compared with moments that the test propagates in float64.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,11 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import GaussianProcess, Sigma
-from ddpm.sampling import ancestral, ddim
+from ddpm.diffusion.process import GaussianProcess, InterpolationProcess, Sigma
+from ddpm.params import Gaussian, Interpolation
+from ddpm.sampling import ancestral, ddim, dpm_solver
 from ddpm.sampling.state import State
+from tests.diffusion.schedules import SCHEDULES, gaussian, table
 
 MEAN, STD = 0.4, 0.3
 CHAINS = {
@@ -25,15 +30,32 @@ CHAINS = {
     "uneven": [97, 60, 59, 20, 3],
 }
 Sampler = Callable[[Tensor, Callable[[], Tensor]], Iterator[State]]
+Step = Callable[[int, int, np.ndarray], tuple[float, float, float]]  # see `propagated`
+VARIANCE = {"learned": "learned", "learned_range": "learned_range"}  # else fixed
 each_chain = pytest.mark.parametrize("chain", CHAINS)
 
 
 class Oracle(Denoiser):
-    """Answers E[eps | x_t], in float64."""
+    """Answers what the best network of its settings would, in float64."""
 
-    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        kept = self.process.alpha_bar[t].view(-1, 1, 1, 1)
-        return (1 - kept).sqrt() * (x_t - kept.sqrt() * MEAN) / (kept * STD**2 + 1 - kept)
+    def output(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        a_t, a_s = (self.gaussian.alpha_bar[times].view(-1, 1, 1, 1) for times in (t, t - 1))
+        x_0 = MEAN + slope(a_t) * (x_t - a_t.sqrt() * MEAN)
+        eps = (x_t - a_t.sqrt() * x_0) / (1 - a_t).sqrt()
+        of_x_0, of_x_t, posterior = bayes(a_t, a_s)
+        predicted = {
+            "eps": eps,
+            "x_0": x_0,
+            "v": a_t.sqrt() * eps - (1 - a_t).sqrt() * x_0,
+            "mu": of_x_0 * x_0 + of_x_t * x_t,
+        }[self.settings.prediction]
+        if self.settings.variance == "fixed":
+            return predicted, None
+        log_variance = (posterior + of_x_0**2 * left(a_t)).log()
+        if self.settings.variance == "learned":
+            return predicted, log_variance.expand_as(x_t)
+        small, large = posterior.clamp_min(1e-30).log(), (1 - a_t / a_s).log()  # of no use at s = 0
+        return predicted, (2 * (log_variance - small) / (large - small) - 1).expand_as(x_t)
 
 
 @pytest.fixture
@@ -42,8 +64,32 @@ def alpha_bar() -> np.ndarray:
 
 
 @pytest.fixture
-def denoiser(alpha_bar: np.ndarray) -> Denoiser:
-    return Oracle(lambda x_t, _index: x_t, GaussianProcess(alpha_bar))
+def denoiser(alpha_bar: np.ndarray, diffusion_settings: Gaussian) -> Denoiser:
+    return oracle(alpha_bar, diffusion_settings)
+
+
+def oracle(alpha_bar: np.ndarray, settings: Gaussian) -> Denoiser:
+    return Oracle(lambda x_t, _index: x_t, GaussianProcess(alpha_bar), settings)
+
+
+def slope(a_t: Any) -> Any:
+    """E[x_0 | x_t] = MEAN + slope (x_t - sqrt(a_t) MEAN)."""
+    return a_t**0.5 * STD**2 / (a_t * STD**2 + 1 - a_t)
+
+
+def left(a_t: Any) -> Any:
+    """Var[x_0 | x_t]."""
+    return STD**2 * (1 - a_t) / (a_t * STD**2 + 1 - a_t)
+
+
+def bayes(a_t: Any, a_s: Any) -> tuple[Any, Any, Any]:
+    """x_s given x_0 and x_t: the gain of a measurement x_t = sqrt(alpha) x_s + noise on the prior N(sqrt(a_s) x_0).
+
+    The factors of x_0 and x_t in the mean, and the variance.
+    """
+    alpha = a_t / a_s
+    gain = (1 - a_s) * alpha**0.5 / (alpha * (1 - a_s) + 1 - alpha)
+    return a_s**0.5 * (1 - gain * alpha**0.5), gain, (1 - a_s) * (1 - gain * alpha**0.5)
 
 
 def moments(sampler: Sampler, draws: int) -> tuple[float, float]:
@@ -57,53 +103,196 @@ def moments(sampler: Sampler, draws: int) -> tuple[float, float]:
     return constant, sum((value - constant) ** 2 for value in reached)
 
 
-def propagated(
-    alpha_bar: np.ndarray, times: list[int], step: Callable[[float, float], tuple[float, float, float]]
-) -> tuple[float, float]:
-    """Mean and variance after the chain; `step(a_t, a_s)` gives x_s = of_x_0 E[x_0 | x_t] + of_x_t x_t + N(0, v)."""
+def propagated(alpha_bar: np.ndarray, times: list[int], step: Step) -> tuple[float, float]:
+    """Mean and variance after the chain; `step(t, s, alpha_bar)` gives x_s = of_x_0 x_0_hat + of_x_t x_t + N(0, v)."""
     mean, variance = 0.0, 1.0
     for t, s in zip(times, [*times[1:], 0], strict=True):
-        a_t, a_s = alpha_bar[t], alpha_bar[s]
-        slope = a_t**0.5 * STD**2 / (a_t * STD**2 + 1 - a_t)  # E[x_0 | x_t] = MEAN + slope (x_t - sqrt(a_t) MEAN)
-        of_x_0, of_x_t, added = step(a_t, a_s)
-        mean = of_x_0 * (MEAN + slope * (mean - a_t**0.5 * MEAN)) + of_x_t * mean
-        variance = (of_x_0 * slope + of_x_t) ** 2 * variance + (added if s > 0 else 0.0)
+        a_t = alpha_bar[t]
+        of_x_0, of_x_t, added = step(t, s, alpha_bar)
+        mean = of_x_0 * (MEAN + slope(a_t) * (mean - a_t**0.5 * MEAN)) + of_x_t * mean
+        variance = (of_x_0 * slope(a_t) + of_x_t) ** 2 * variance + (added if s > 0 else 0.0)
     return mean, variance
 
 
-def bayes(a_t: float, a_s: float) -> tuple[float, float, float]:
-    """x_s given x_0 and x_t: the gain of a measurement x_t = sqrt(alpha) x_s + noise on the prior N(sqrt(a_s) x_0)."""
-    alpha = a_t / a_s
-    gain = (1 - a_s) * alpha**0.5 / (alpha * (1 - a_s) + 1 - alpha)
-    return a_s**0.5 * (1 - gain * alpha**0.5), gain, (1 - a_s) * (1 - gain * alpha**0.5)
+def ancestral_step(kind: str) -> Step:
+    """Algorithm 2 with a variance of some kind."""
+
+    def step(t: int, s: int, a: np.ndarray) -> tuple[float, float, float]:
+        of_x_0, of_x_t, small = bayes(a[t], a[s])
+        if s == 0:
+            return of_x_0, of_x_t, 0.0
+        own, _, single = bayes(a[t], a[t - 1])
+        exact = single + own**2 * left(a[t])  # of x_(t-1) given x_t
+        large = 1 - a[t] / a[s]
+        if kind == "learned_range":  # the place between both choices for a single step, also on a longer one
+            place = math.log(exact / single) / math.log((1 - a[t] / a[t - 1]) / single) if t > 1 else 0.0
+            exact = small ** (1 - place) * large**place
+        return of_x_0, of_x_t, {"large": large, "small": small}.get(kind, exact)
+
+    return step
+
+
+def ddim_step(eta: float) -> Step:
+    """Equations (12) and (16) of DDIM."""
+
+    def step(t: int, s: int, a: np.ndarray) -> tuple[float, float, float]:
+        a_t, a_s = a[t], a[s]
+        sigma = eta * ((1 - a_s) / (1 - a_t)) ** 0.5 * (1 - a_t / a_s) ** 0.5
+        of_eps = max(1 - a_s - sigma**2, 0) ** 0.5  # and eps is (x_t - sqrt(a_t) x_0) / sqrt(1 - a_t)
+        return a_s**0.5 - of_eps * (a_t / (1 - a_t)) ** 0.5, of_eps / (1 - a_t) ** 0.5, sigma**2
+
+    return step
+
+
+def ancestral_moments(denoiser: Denoiser, times: list[int], kind: str) -> tuple[float, float]:
+    sigma: Sigma | None = kind if kind in ("large", "small") else None  # type: ignore[assignment]
+    return moments(lambda x, noise: ancestral.sample(denoiser, x, times, noise, sigma, clip=False), len(times) - 1)
+
+
+def ddim_moments(denoiser: Denoiser, times: list[int], eta: float) -> tuple[float, float]:
+    draws = len(times) - 1 if eta else 0
+    return moments(lambda x, noise: ddim.sample(denoiser, x, times, noise, eta, clip=False), draws)
 
 
 @each_chain
-@pytest.mark.parametrize("sigma", ["large", "small"])
+@pytest.mark.parametrize("kind", ["large", "small", "learned_range"])
 def test_ancestral_sampling_has_the_moments_of_its_chain(
-    denoiser: Denoiser, alpha_bar: np.ndarray, chain: str, sigma: Sigma
+    alpha_bar: np.ndarray, diffusion_settings: Gaussian, chain: str, kind: str
 ) -> None:
-    def step(a_t: float, a_s: float) -> tuple[float, float, float]:
-        of_x_0, of_x_t, posterior = bayes(a_t, a_s)
-        return of_x_0, of_x_t, 1 - a_t / a_s if sigma == "large" else posterior
-
+    settings = diffusion_settings.model_copy(update={"variance": VARIANCE.get(kind, "fixed")})
     times = list(CHAINS[chain])
-    drawn = moments(lambda x, noise: ancestral.sample(denoiser, x, times, noise, sigma, clip=False), len(times) - 1)
-    assert drawn == pytest.approx(propagated(alpha_bar, times, step), rel=1e-9)
+    drawn = ancestral_moments(oracle(alpha_bar, settings), times, kind)
+    assert drawn == pytest.approx(propagated(alpha_bar, times, ancestral_step(kind)), rel=1e-9)
 
 
 @each_chain
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_has_the_moments_of_its_chain(denoiser: Denoiser, alpha_bar: np.ndarray, chain: str, eta: float) -> None:
-    def step(a_t: float, a_s: float) -> tuple[float, float, float]:
-        sigma = eta * ((1 - a_s) / (1 - a_t)) ** 0.5 * (1 - a_t / a_s) ** 0.5  # equation (16) of DDIM
-        of_eps = max(1 - a_s - sigma**2, 0) ** 0.5  # and eps is (x_t - sqrt(a_t) x_0) / sqrt(1 - a_t)
-        return a_s**0.5 - of_eps * (a_t / (1 - a_t)) ** 0.5, of_eps / (1 - a_t) ** 0.5, sigma**2
-
     times = list(CHAINS[chain])
-    draws = len(times) - 1 if eta else 0
-    drawn = moments(lambda x, noise: ddim.sample(denoiser, x, times, noise, eta, clip=False), draws)
-    assert drawn == pytest.approx(propagated(alpha_bar, times, step), rel=1e-9)
+    expected = propagated(alpha_bar, times, ddim_step(eta))
+    assert ddim_moments(denoiser, times, eta) == pytest.approx(expected, rel=1e-9)
+
+
+# Every schedule with every prediction on a short chain, and on the paper's thousand steps with one that all allow.
+COMBINATIONS = [
+    (name, prediction, 40)
+    for name in SCHEDULES
+    for prediction in ("eps", "x_0", "v", "mu")
+    if (name, prediction) != ("jsd", "eps")
+] + [(name, "v", 1000) for name in ("linear", "jsd")]
+each_combination = pytest.mark.parametrize(("name", "prediction", "timesteps"), COMBINATIONS)
+
+
+@each_combination
+@pytest.mark.parametrize("kind", ["large", "small", "learned", "learned_range"])
+def test_ancestral_sampling_has_its_moments_with_every_schedule_and_prediction(
+    name: str, prediction: str, timesteps: int, kind: str
+) -> None:
+    settings = gaussian(name, timesteps, prediction=prediction, variance=VARIANCE.get(kind, "fixed"))
+    a, times = table(name, timesteps), list(range(timesteps, 0, -1))
+    expected = propagated(a, times, ancestral_step(kind))
+    assert ancestral_moments(oracle(a, settings), times, kind) == pytest.approx(expected, rel=1e-7)
+
+
+@each_combination
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_has_its_moments_with_every_schedule_and_prediction(
+    name: str, prediction: str, timesteps: int, eta: float
+) -> None:
+    a, times = table(name, timesteps), list(range(timesteps, 0, -1))
+    drawn = ddim_moments(oracle(a, gaussian(name, timesteps, prediction=prediction)), times, eta)
+    assert drawn == pytest.approx(propagated(a, times, ddim_step(eta)), rel=1e-7)
+
+
+@each_combination
+def test_dpm_solver_is_its_algorithm_with_every_schedule_and_prediction(
+    name: str, prediction: str, timesteps: int
+) -> None:
+    a, times = table(name, timesteps), list(range(timesteps, 0, -3))
+    denoiser = oracle(a, gaussian(name, timesteps, prediction=prediction))
+    x = torch.tensor([0.0, 1.0, -2.5], dtype=torch.float64).view(1, 1, 1, 3)
+    *_, last = dpm_solver.sample(denoiser, x, times, clip=False)
+    expected = [second_order(a, times, value) for value in x.flatten().tolist()]
+    assert last.x_0.flatten().tolist() == pytest.approx(expected, rel=1e-7)
+
+
+def second_order(a: np.ndarray, times: list[int], x: float) -> float:
+    """Algorithm 2 of DPM-Solver++ for one number, in the logarithms lambda that the paper writes it with."""
+
+    def half_log_snr(t: int) -> float:
+        return -math.inf if a[t] == 0 else math.inf if t == 0 else 0.5 * math.log(a[t] / (1 - a[t]))
+
+    before: tuple[float, float] | None = None
+    for t, s in zip(times, [*times[1:], 0], strict=True):
+        h = half_log_snr(s) - half_log_snr(t)
+        x_0 = MEAN + slope(a[t]) * (x - a[t] ** 0.5 * MEAN)
+        d = x_0
+        if before is not None and s > 0:
+            r = before[1] / h
+            d = (1 + 1 / (2 * r)) * x_0 - 1 / (2 * r) * before[0]
+        x = ((1 - a[s]) / (1 - a[t])) ** 0.5 * x - a[s] ** 0.5 * math.expm1(-h) * d
+        before = x_0, h
+    return x
+
+
+def flow_error(sample: Callable[[Denoiser, Tensor, list[int]], Iterator[State]], steps: int) -> float:
+    """How far a solver is from the exact flow, after `steps` from t = 20000 to 8000 of 40000."""
+    a, first, end = table("linear", 40_000), 20_000, 8000
+    denoiser = oracle(a, gaussian("linear", 40_000))
+    times = [round(time) for time in np.linspace(first, end, steps + 1)]
+    x = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64).view(1, 1, 1, 3)
+    *_, reached, _ = sample(denoiser, x, times)  # the last is the step to t = 0, of first order
+    spread = [(a[t] * STD**2 + 1 - a[t]) ** 0.5 for t in (first, end)]
+    exact = a[end] ** 0.5 * MEAN + spread[1] / spread[0] * (x - a[first] ** 0.5 * MEAN)  # quantiles stay quantiles
+    return (reached.x_t - exact).abs().max().item()
+
+
+def test_dpm_solver_converges_at_second_order_and_ddim_at_first() -> None:
+    def order(sample: Callable[[Denoiser, Tensor, list[int]], Iterator[State]]) -> list[float]:
+        errors = [flow_error(sample, steps) for steps in (20, 40, 80)]
+        return [coarse / fine for coarse, fine in pairwise(errors)]
+
+    assert order(lambda d, x, times: dpm_solver.sample(d, x, times, clip=False)) == pytest.approx([4, 4], rel=0.1)
+    assert order(lambda d, x, times: ddim.sample(d, x, times, no_noise, 0.0, clip=False)) == pytest.approx(
+        [2, 2], rel=0.1
+    )
+
+
+def test_dpm_solvers_first_and_last_steps_are_those_of_ddim(denoiser: Denoiser) -> None:
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for times, same in (([90], True), ([90, 30], True), ([90, 60, 30], False)):
+        *_, solved = dpm_solver.sample(denoiser, x, times, clip=True)
+        *_, followed = ddim.sample(denoiser, x, times, no_noise, 0.0, clip=True)
+        assert torch.allclose(solved.x_0, followed.x_0, rtol=1e-9) == same
+
+
+@pytest.mark.parametrize("variance", ["learned", "learned_range"])
+def test_exact_mean_and_variance_keep_the_distribution_at_every_time(variance: str) -> None:
+    """From jsd's end, which is pure noise indeed, down to x_1: no moments are propagated here."""
+    a, draws = table("jsd", 60), 58
+    denoiser = oracle(a, gaussian("jsd", 60, prediction="x_0", variance=variance))
+    units = iter(torch.eye(draws + 2, dtype=torch.float64).view(draws + 2, 1, 1, 1, draws + 2)[1:])
+    states = ancestral.sample(denoiser, next(units), range(60, 0, -1), lambda: next(units), None, clip=False)
+    for state in islice(states, 59):
+        constant, *reached = state.x_t.flatten().tolist()
+        assert constant == pytest.approx(a[state.t] ** 0.5 * MEAN, abs=1e-9)
+        variance_found = sum((value - constant) ** 2 for value in reached)
+        assert variance_found == pytest.approx(a[state.t] * STD**2 + 1 - a[state.t], rel=1e-9)
+
+
+@pytest.mark.parametrize("timesteps", [40, 400])
+def test_ddim_on_the_interpolation_process_is_the_courses_loop(timesteps: int) -> None:
+    settings = Interpolation(
+        process="interpolation", timesteps=timesteps, prediction="x_0", variance="fixed", value_range=[0.0, 1.0]
+    )
+    x_t = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    denoiser = Denoiser(lambda x, _index: torch.sin(3 * x), InterpolationProcess(timesteps), settings)
+    times = list(range(timesteps, 0, -timesteps // 40))
+    *_, last = ddim.sample(denoiser, x_t, times, no_noise, 0.0, clip=False)
+    x = x_t
+    for i in range(40):
+        x = x + (torch.sin(3 * x) - x) / (40 - i)
+    torch.testing.assert_close(last.x_0, x, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("sigma", ["large", "small"])

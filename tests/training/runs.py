@@ -6,10 +6,10 @@ import torch
 
 from ddpm.data.batches import Batches
 from ddpm.data.dataset import Dataset
+from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import GaussianProcess
 from ddpm.network.unet import UNet
-from ddpm.params import Diffusion, Network, Train
+from ddpm.params import Diffusion, Train, UNetNetwork
 from ddpm.training.loop import Learner
 
 CPU = torch.device("cpu")
@@ -25,13 +25,13 @@ class Run:
 
 
 def start(
-    train: Train, network: Network, diffusion: Diffusion, device: torch.device = CPU, weights_seed: int = 0
+    train: Train, network: UNetNetwork, diffusion: Diffusion, device: torch.device = CPU, weights_seed: int = 0
 ) -> Run:
     """A run before its first step, on ten random images (3, 8, 8)."""
     images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     torch.manual_seed(weights_seed)
-    unet = UNet(network, 3, 8).to(device).to(memory_format=torch.channels_last)
+    unet = UNet(network, 3, 8, 3, 1).to(device).to(memory_format=torch.channels_last)
     dataset = Dataset(images, torch.zeros(10, dtype=torch.int64), ["one"], "", {})
-    denoiser = Denoiser(unet, GaussianProcess.from_settings(diffusion, device), diffusion.value_range)
+    denoiser = Denoiser(unet, process.from_settings(diffusion, device), diffusion)
     batches = Batches(dataset, train, diffusion.value_range, device)
     return Run(Learner.start(unet, train), denoiser, batches)

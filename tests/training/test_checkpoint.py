@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm.params import Diffusion, Network, Train
+from ddpm.params import Gaussian, Train, UNetNetwork
 from ddpm.tensorfile import TensorFileError
 from ddpm.training import checkpoint, loop
 from ddpm.training.curve import LossCurve
@@ -21,7 +21,7 @@ def settings(train_settings: Train) -> Train:
 
 
 @pytest.fixture
-def dropping(network_settings: Network) -> Network:
+def dropping(network_settings: UNetNetwork) -> UNetNetwork:
     return network_settings.model_copy(update={"dropout": 0.2})
 
 
@@ -45,7 +45,7 @@ def everything(run: Run, curve: LossCurve) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 6])
 def test_resumed_training_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, settings: Train, dropping: Network, diffusion_settings: Diffusion, stop: int
+    tmp_path: Path, settings: Train, dropping: UNetNetwork, diffusion_settings: Gaussian, stop: int
 ) -> None:
     whole, whole_curve = start(settings, dropping, diffusion_settings), LossCurve(3, CPU)
     go(whole, settings, whole_curve)
@@ -62,7 +62,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(
 
 
 def test_saving_changes_nothing_in_the_run_that_goes_on(
-    tmp_path: Path, settings: Train, dropping: Network, diffusion_settings: Diffusion
+    tmp_path: Path, settings: Train, dropping: UNetNetwork, diffusion_settings: Gaussian
 ) -> None:
     results = []
     for saving in (True, False):
@@ -76,7 +76,7 @@ def test_saving_changes_nothing_in_the_run_that_goes_on(
 
 
 def test_constant_learning_rate_lets_a_longer_run_extend_a_shorter(
-    tmp_path: Path, settings: Train, dropping: Network, diffusion_settings: Diffusion
+    tmp_path: Path, settings: Train, dropping: UNetNetwork, diffusion_settings: Gaussian
 ) -> None:
     shorter = settings.model_copy(update={"steps": 4})
     run, curve = start(shorter, dropping, diffusion_settings), LossCurve(3, CPU)
@@ -91,7 +91,7 @@ def test_constant_learning_rate_lets_a_longer_run_extend_a_shorter(
 
 
 def test_restored_moments_are_copies_in_the_weights_memory_format(
-    tmp_path: Path, settings: Train, dropping: Network, diffusion_settings: Diffusion
+    tmp_path: Path, settings: Train, dropping: UNetNetwork, diffusion_settings: Gaussian
 ) -> None:
     run, curve = start(settings, dropping, diffusion_settings), LossCurve(3, CPU)
     go(run, settings, curve, 2)
@@ -106,7 +106,7 @@ def test_restored_moments_are_copies_in_the_weights_memory_format(
 
 
 def test_missing_state_is_named(
-    tmp_path: Path, settings: Train, dropping: Network, diffusion_settings: Diffusion
+    tmp_path: Path, settings: Train, dropping: UNetNetwork, diffusion_settings: Gaussian
 ) -> None:
     run = start(settings, dropping, diffusion_settings)
     with pytest.raises(TensorFileError, match="does not exist"):

@@ -1,6 +1,7 @@
 """Algorithm 1: what a step does, in which order, with which numbers."""
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ddpm import rng
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.params import Diffusion, Network, Train
+from ddpm.params import Gaussian, Train, UNetNetwork
 from ddpm.training import loop
 from ddpm.training.curve import DivergedError, LossCurve
 from ddpm.training.loop import Learner, Record, learning_rate
@@ -17,7 +18,7 @@ from tests.training.runs import CPU, Run, start
 
 
 @pytest.fixture
-def run(train_settings: Train, network_settings: Network, diffusion_settings: Diffusion) -> Run:
+def run(train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian) -> Run:
     return start(train_settings, network_settings, diffusion_settings)
 
 
@@ -36,7 +37,7 @@ class Scale(nn.Module):
 
 def scaled(run: Run, settings: Train) -> tuple[Scale, Learner, Denoiser]:
     network = Scale()
-    return network, Learner.start(network, settings), Denoiser(network, run.denoiser.process)
+    return network, Learner.start(network, settings), replace(run.denoiser, network=network)
 
 
 def take(run: Run, settings: Train, steps: int | None = None) -> list[Record]:
@@ -121,10 +122,10 @@ def gradient(run: Run, settings: Train, step: int) -> tuple[float, float]:
     losses, slopes = [], []
     for micro in range(settings.accumulate):
         generator = rng.torch_generator(CPU, settings.seed, "train", step, micro)
-        x_0 = run.batches.get(step, micro, generator)
+        x_0, _ = run.batches.get(step, micro, generator)
         t = torch.randint(1, 21, (size,), generator=generator)
         eps = torch.empty_like(x_0).normal_(generator=generator).double()
-        kept = run.denoiser.process.alpha_bar[t].view(-1, 1, 1, 1)
+        kept = run.denoiser.gaussian.alpha_bar[t].view(-1, 1, 1, 1)
         x_t = kept.sqrt() * x_0 + (1 - kept).sqrt() * eps
         losses.append(((0.3 * x_t - eps) ** 2).mean().item())
         slopes.append((2 * (0.3 * x_t - eps) * x_t).mean().item())
@@ -133,7 +134,7 @@ def gradient(run: Run, settings: Train, step: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_step_has_the_mean_loss_and_gradient_of_its_micro_batches(
-    train_settings: Train, network_settings: Network, diffusion_settings: Diffusion, accumulate: int
+    train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian, accumulate: int
 ) -> None:
     changes = {"accumulate": accumulate, "horizontal_flip": True, "grad_clip": None, "learning_rate": 1e-12}
     settings = train_settings.model_copy(update=changes)
@@ -171,7 +172,7 @@ def test_gradient_within_the_limit_or_without_one_is_left_alone(
 
 
 def test_training_depends_on_its_seed_and_on_no_global_state(
-    train_settings: Train, network_settings: Network, diffusion_settings: Diffusion
+    train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian
 ) -> None:
     dropping = network_settings.model_copy(update={"dropout": 0.3})
     results = []
@@ -186,7 +187,7 @@ def test_training_depends_on_its_seed_and_on_no_global_state(
 
 
 def test_network_trains_with_dropout_and_its_average_without(
-    train_settings: Train, network_settings: Network, diffusion_settings: Diffusion
+    train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian
 ) -> None:
     run = start(train_settings, network_settings.model_copy(update={"dropout": 0.3}), diffusion_settings)
     run.learner.network.eval()  # as sampling might have left it
@@ -227,7 +228,7 @@ def test_bf16_trains_with_finite_losses_and_keeps_fp32_weights(run: Run, train_s
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_steps_on_cuda_repeat_bit_for_bit(
-    train_settings: Train, network_settings: Network, diffusion_settings: Diffusion, precision: str
+    train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian, precision: str
 ) -> None:
     changes = {"steps": 2, "precision": precision, "horizontal_flip": True}
     settings = train_settings.model_copy(update=changes)
