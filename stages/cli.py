@@ -65,10 +65,20 @@ def generate(
         Path, typer.Option(help=".png: a grid; .gif: the denoising; .safetensors: a tensor; else a folder.")
     ],
     count: Annotated[int, typer.Option(help="How many images.")] = 16,
-    sampler: Annotated[str, typer.Option(help="ddim or ancestral.")] = "ddim",
-    steps: Annotated[int | None, typer.Option(help="Network evaluations; ddim: 50, ancestral: all.")] = None,
-    eta: Annotated[float, typer.Option(help="ddim: 0 deterministic .. 1 as random as ancestral.")] = 1.0,
+    sampler: Annotated[str, typer.Option(help="ddim, ancestral or dpm_solver.")] = "ddim",
+    steps: Annotated[
+        int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="ddim: 0 deterministic .. 1 as random as ancestral, which is usual.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise; with the pipeline's settings, its first images.")] = 0,
+    label: Annotated[
+        str | None, typer.Option(help="The class, by name or index; with --guidance alone all in turn.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly towards the class: 0 by the class alone; with --label 2.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Draw images from a trained model."""
@@ -78,8 +88,43 @@ def generate(
         from stages import generate as generating
 
         loaded = modelfile.load(model, resolve(device))
+        options = generating.Options(sampler, count, seed, steps, eta, label, guidance)
+        chosen = generating.settings(loaded.description, options)
+        generating.generate(loaded, chosen, generating.labels(loaded, chosen, label), out)
+        typer.echo(f"{out}")
+
+
+@app.command()
+def interpolate(
+    model: Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")],
+    images: Annotated[
+        list[Path], typer.Option(help="Twice an image file, or once a .safetensors of images, with --pair.")
+    ],
+    out: Annotated[Path, typer.Option(help="The picture, .png.")],
+    at: Annotated[
+        list[int] | None, typer.Option(help="The time of the mixing, 1..T, for a row; T/2; may be repeated.")
+    ] = None,
+    pair: Annotated[tuple[int, int] | None, typer.Option(help="Which two images of the .safetensors.")] = None,
+    mixes: Annotated[int, typer.Option(help="How many, the two images' own reconstructions included.")] = 11,
+    sampler: Annotated[str, typer.Option(help="ddim, ancestral or dpm_solver.")] = "ancestral",
+    steps: Annotated[
+        int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise, which all mixes share.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Picture the way from one image to another through the noise, as in the paper's Section 4.3."""
+    with _readable_errors():
+        from ddpm.device import resolve
+        from ddpm.network import modelfile
+        from stages import generate as generating
+        from stages import interpolate as interpolating
+
+        loaded = modelfile.load(model, resolve(device))
         timesteps = loaded.denoiser.process.timesteps
-        generating.generate(loaded, generating.settings(sampler, steps, count, seed, timesteps, eta), out)
+        chosen = generating.settings(loaded.description, generating.Options(sampler, max(mixes, 1), seed, steps))
+        sources = interpolating.sources(loaded.description, images, pair)
+        interpolating.picture(loaded, sources, at or [timesteps // 2], mixes, chosen, out)
         typer.echo(f"{out}")
 
 

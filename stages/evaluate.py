@@ -1,10 +1,12 @@
-"""Stage evaluate: samples against real images, to reports/metrics.json and reports/neighbours.png."""
+"""Stage evaluate: samples and the model against real images, to reports/metrics.json, curves and a picture."""
 
 from stages import pipeline  # first: it notes the code before it is imported
 
 # isort: split
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ddpm.data import dataset
 from ddpm.data.dataset import Dataset
 from ddpm.diffusion.process import Sigma
 from ddpm.evaluation import classes, extractor, likelihood, neighbours
+from ddpm.evaluation.extractor import Extractor
 from ddpm.evaluation.fidelity import Features, Fidelity, measure
 from ddpm.network import modelfile
 from ddpm.params import Params, load
@@ -45,70 +48,92 @@ def evaluate(
 ) -> None:
     """Measure the samples under the reference's extractor, look for copies of training images, and bound likelihood."""
     where = device.prepare(params.runtime)
-    settings = params.evaluate
     drawn, real = tensorfile.read(samples), tensorfile.read(reference)
-    known = {split: dataset.read(path) for split, path in (("train", train), ("test", test))}
-    extract = extractor.load(network, where)
-    of_real = {
-        split: Features(real.tensors[f"{split}/features"], real.tensors[f"{split}/logits"])
-        for split in ("train", "test")
+    shown, asked = drawn.tensors["images"], drawn.tensors.get("labels")
+    of_train, of_test = dataset.read(train), dataset.read(test)
+    judge = Judge.read(network, real, params.evaluate.seed, where)
+    features, fidelity = judge.compare(shown, "samples")
+    sigma: Sigma = drawn.metadata["sample"]["sigma"] or "large"
+    bound, terms = bound_likelihood(model, of_test, sigma, params, where)
+    points = follow(judge, tensorfile.read(of_snapshots).tensors)
+    result = {
+        judge.extract.kind: fidelity.metrics | judge.classes(features, asked),
+        "neighbours": look_for_copies(shown, of_train.images, of_test.images, params, pictures),
+        "protocol": protocol(params, fidelity, drawn, real) | ({"likelihood_sigma": sigma} if bound else {}),
+        **bound,
+        **best(points),
     }
-
-    def compare(shown: Tensor, what: str) -> tuple[Features, Fidelity]:
-        progress = partial(tqdm, desc=f"evaluate {what}", unit="batch", mininterval=1)
-        features = Features(*extract(shown, where, progress))
-        return features, measure(features, of_real["train"], of_real["test"], settings.seed)
-
-    features, fidelity = compare(drawn.tensors["images"], "samples")
-    result: dict[str, Any] = {
-        extract.kind: fidelity.metrics,
-        "neighbours": look_for_copies(
-            drawn.tensors["images"], known["train"].images, known["test"].images, params, pictures
-        ),
-        "protocol": protocol(params, fidelity, drawn, real),
-    }
-    if extract.accuracy is not None:
-        asked = drawn.tensors.get("labels")
-        result[extract.kind] |= {"accuracy": extract.accuracy} | classes.agreement(features, of_real["train"], asked)
-    if settings.likelihood_images:
-        sigma: Sigma = drawn.metadata["sample"]["sigma"] or "large"
-        result["likelihood"] = bound_likelihood(model, known["test"], params, sigma, where, likelihood_curve)
-        result["protocol"]["likelihood_sigma"] = sigma
-    else:
-        curve.write(likelihood_curve, [], LIKELIHOOD)
-    over_training = [
-        {"step": int(step)} | {key: compare(shown, step)[1].metrics[key] for key in SNAPSHOTS[1:]}
-        for step, shown in sorted(tensorfile.read(of_snapshots).tensors.items())
-    ]
-    curve.write(snapshot_curve, over_training, SNAPSHOTS)
-    if over_training:
-        best = min(over_training, key=lambda point: point["fid"])
-        result["snapshots"] = {"best_fid": best["fid"], "best_step": best["step"]}
+    curve.write(likelihood_curve, terms, LIKELIHOOD)
+    curve.write(snapshot_curve, points, SNAPSHOTS)
     atomic.write_text(metrics, json.dumps(result, indent=2, sort_keys=True) + "\n")
 
 
+@dataclass(frozen=True)
+class Judge:
+    """The extractor, and what it makes of the real images."""
+
+    extract: Extractor
+    train: Features
+    test: Features
+    seed: int
+    where: torch.device
+
+    @classmethod
+    def read(cls, network: Path, real: tensorfile.TensorFile, seed: int, where: torch.device) -> "Judge":
+        """From what stage reference has written."""
+        train, test = (
+            Features(real.tensors[f"{split}/features"], real.tensors[f"{split}/logits"]) for split in ("train", "test")
+        )
+        return cls(extractor.load(network, where), train, test, seed, where)
+
+    def compare(self, shown: Tensor, what: str) -> tuple[Features, Fidelity]:
+        """The features of images, uint8 (N, C, H, W), and how they compare with those of real ones."""
+        progress = partial(tqdm, desc=f"evaluate {what}", unit="batch", mininterval=1)
+        features = Features(*self.extract(shown, self.where, progress))
+        return features, measure(features, self.train, self.test, self.seed)
+
+    def classes(self, samples: Features, asked: Tensor | None) -> dict[str, float]:
+        """What a classifier says of itself, and of the samples' classes; nothing of Inception, whose are others."""
+        if self.extract.accuracy is None:
+            return {}
+        return {"accuracy": self.extract.accuracy} | classes.agreement(samples, self.train, asked)
+
+
+def follow(judge: Judge, of_snapshots: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """FID and Inception Score of the samples from each snapshot, whose names are their steps, if FID is defined."""
+    points = []
+    for step, shown in sorted(of_snapshots.items()):
+        metrics = judge.compare(shown, f"snapshot {step}")[1].metrics
+        if "fid" in metrics:
+            points.append({"step": int(step), "fid": metrics["fid"], "is": metrics["is"]})
+    return points
+
+
+def best(points: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The snapshot with the smallest FID, as metrics."""
+    if not points:
+        return {}
+    point = min(points, key=lambda point: point["fid"])
+    return {"snapshots": {"best_fid": point["fid"], "best_step": point["step"]}}
+
+
 def bound_likelihood(
-    model: Path, test: Dataset, params: Params, sigma: Sigma, where: torch.device, path: Path
-) -> dict[str, float]:
-    """Bits per dimension of test images, and the bound's terms over time as a curve."""
-    loaded = modelfile.load(model, where)
-    denoiser = loaded.denoiser
+    model: Path, test: Dataset, sigma: Sigma, params: Params, where: torch.device
+) -> tuple[dict[str, dict[str, float]], list[dict[str, float]]]:
+    """Bits per dimension of test images as metrics, and the bound's terms over time; of no images nothing."""
+    if not params.evaluate.likelihood_images:
+        return {}, []
+    denoiser = modelfile.load(model, where).denoiser
     x_0 = images.to_float(test.images[: params.evaluate.likelihood_images], denoiser.value_range)
     evaluations = len(x_0) * denoiser.process.timesteps
     with tqdm(total=evaluations, desc="evaluate likelihood", unit="img", mininterval=1) as bar:
         bound = likelihood.measure(denoiser, x_0, params.evaluate.seed, sigma, progress=bar.update)
+    summary = {name: getattr(bound, name) for name in ("bits_per_dim", "rate", "distortion", "prior")}
     points = [
-        {"t": place + 1, "bits_per_dim": term, "x_0_error": error}
-        for place, (term, error) in enumerate(zip(bound.terms.tolist(), bound.x_0_error.tolist(), strict=True))
+        {"t": t, "bits_per_dim": term, "x_0_error": error}
+        for t, (term, error) in enumerate(zip(bound.terms.tolist(), bound.x_0_error.tolist(), strict=True), 1)
     ]
-    curve.write(path, points, LIKELIHOOD)
-    return {
-        "bits_per_dim": bound.bits_per_dim,
-        "rate": bound.rate,
-        "distortion": bound.distortion,
-        "prior": bound.prior,
-        "images": len(x_0),
-    }
+    return {"likelihood": {**summary, "images": len(x_0)}}, points
 
 
 def look_for_copies(drawn: Tensor, train: Tensor, test: Tensor, params: Params, path: Path) -> dict[str, float]:

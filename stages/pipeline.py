@@ -39,11 +39,12 @@ def declared_params(name: str, folder: Path = Path()) -> dict[str, Any]:
 
 
 def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
-    """sha256, by path, of every file among a stage's dependencies; of folders the Python files, as .dvcignore says."""
+    """sha256, by path, of each file among a stage's dependencies; of folders code, as .dvcignore says, and tensors."""
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        inside = (file for file in path.rglob("*") if file.suffix in (".py", ".safetensors"))
+        for file in sorted(inside) if path.is_dir() else [path]:
             digests[file.relative_to(folder).as_posix()] = _digest(file) if file.is_file() else "missing"
     return digests
 

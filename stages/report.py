@@ -19,17 +19,24 @@ RESULT_SECTIONS = ("data", "diffusion", "network", "train", "sample", "evaluate"
 
 
 def report(
-    params: Params, metrics: Path, points_file: Path, pictures: list[Path], defaults: Path, loss: Path, page: Path
+    params: Params,
+    metrics: Path,
+    points_file: Path,
+    snapshots: Path,
+    pictures: list[Path],
+    defaults: Path,
+    loss: Path,
+    page: Path,
 ) -> None:
     """Draw the loss curve and write the page."""
     points = curve.read(points_file)
-    figures.loss_curve(points, loss)
+    figures.loss_curve(points, curve.read(snapshots), loss)
     captions = {
         "samples": "Samples",
         "denoising": "Samples appearing out of noise: x_t, and the x_0 that the network predicts from it",
         "noising": "Test images turning into noise, and the x_0 that the network predicts",
         "neighbours": "The samples nearest to a training image, with the distance in grey levels",
-        "loss": "Loss and gradient norm while training",
+        "loss": "Loss and gradient norm while training, and FID of the snapshots if there are any",
     }
     shown = {captions[path.stem]: os.path.relpath(path, page.parent) for path in [*pictures, loss] if path.exists()}
     contents = markdown.Report(
@@ -44,8 +51,10 @@ def report(
 
 if __name__ == "__main__":
     with pipeline.running("report"):
-        names = ("metrics", "curve", "samples", "denoising", "noising", "neighbours", "defaults", "loss", "page")
-        metrics, points_file, *pictures, defaults, loss, page = pipeline.paths(*names)
+        shown = ("samples", "denoising", "noising", "neighbours")
+        metrics, points_file, snapshots, *pictures, defaults, loss, page = pipeline.paths(
+            "metrics", "curve", "snapshots", *shown, "defaults", "loss", "page"
+        )
         params = load(pipeline.PARAMS)
-        report(params, metrics, points_file, pictures, defaults, loss, page)
+        report(params, metrics, points_file, snapshots, pictures, defaults, loss, page)
     tracking.publish(params)

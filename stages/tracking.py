@@ -132,6 +132,11 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
     # What the training itself has said of its origin stays: this may be another machine, and a later commit.
     run.describe(folder, {key: value for key, value in _source(commit).items() if key not in run.tags})
     run.points(curve.read(folder / "reports/train.csv"))
+    snapshots = folder / "reports/snapshots.csv"
+    if snapshots.exists():  # experiments of earlier versions have none
+        run.points(
+            [{"step": p["step"], "snapshot.fid": p["fid"], "snapshot.is": p["is"]} for p in curve.read(snapshots)]
+        )
     measured = flatten({key: part for key, part in metrics.items() if key != "protocol"})
     run.points([{"step": 0, **measured}])
     run.client.set_tag(run.id, "ddpm.model", metrics["protocol"]["model_digest"])

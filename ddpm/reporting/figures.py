@@ -17,7 +17,7 @@ from ddpm.atomic import replacing
 
 _SMALLEST = 48  # pixels on the screen: smaller images are enlarged, pixel by pixel
 _GAP = 2  # pixels between images
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, told apart by colour-blind readers
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, told apart by colour-blind readers
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
@@ -61,21 +61,23 @@ def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[s
         axes.set_title(title, fontsize=11, loc="left")
 
 
-def loss_curve(points: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Loss and gradient norm over optimizer steps, both on logarithmic axes; `points` as in train.csv."""
-    steps = [point["step"] for point in points]
-    with _figure(path, 7, 4.2) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-        for axes, key, label, colour in (
-            (upper, "loss", "loss", _BLUE),
-            (lower, "gradient_norm", "gradient norm", _ORANGE),
-        ):
-            axes.plot(steps, [point[key] for point in points], color=colour, linewidth=1.4, marker=".", markersize=3)
+def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss, gradient norm and, where there are snapshots, their FID over optimizer steps, on logarithmic axes.
+
+    `points` as in train.csv, `snapshots` as in snapshots.csv.
+    """
+    panels = [(points, "loss", "loss", _BLUE), (points, "gradient_norm", "gradient norm", _ORANGE)]
+    panels += [(snapshots, "fid", "FID of snapshots", _GREEN)] if snapshots else []
+    with _figure(path, 7, 4.2 if len(panels) == 2 else 5.6) as figure:
+        every = figure.subplots(len(panels), 1, sharex=True, height_ratios=[2, 1, 1][: len(panels)])
+        for axes, (shown, key, label, colour) in zip(every, panels, strict=True):
+            steps, values = ([point[name] for point in shown] for name in ("step", key))
+            axes.plot(steps, values, color=colour, linewidth=1.4, marker=".", markersize=3)
             axes.set_yscale("log")
             axes.set_ylabel(label)
             axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        lower.set_xlabel("optimizer step")
+        every[-1].set_xlabel("optimizer step")
 
 
 @contextmanager

@@ -18,7 +18,14 @@ _DESCRIPTIONS = {
     "is_real": "Inception Score of {is_real_images} training images",
     "precision": "samples that look like training images",
     "recall": "training images that samples cover",
+    "class_distance": "between the shares of the classes in samples and in training images: 0 (equal) to 1",
+    "label_agreement": "samples in which the classifier sees the class asked for",
     "accuracy": "of the classifier, on test images",
+}
+_LIKELIHOOD = {
+    "bits_per_dim": "the variational bound of {images} test images",
+    "rate": "of it, to send x_1",
+    "distortion": "of it, to name x_0, given x_1",
 }
 
 
@@ -43,6 +50,7 @@ def page(report: Report) -> str:
         *_metrics(report.metrics),
         "## Training",
         _training(report.points),
+        *_snapshots(report.metrics),
         "## Parameters",
         _changes(report.params, report.defaults),
         f"```yaml\n{yaml.safe_dump(dict(report.params), sort_keys=False).strip()}\n```",
@@ -75,6 +83,11 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
     if "neighbours" in metrics:
         rows = [(f"`neighbours.{key}`", _number(value)) for key, value in metrics["neighbours"].items()]
         parts.append(_table(("distance to the nearest training image, in grey levels", "value"), rows))
+    if bound := metrics.get("likelihood"):
+        described = [
+            (f"`likelihood.{key}`", _number(bound[key]), text.format_map(bound)) for key, text in _LIKELIHOOD.items()
+        ]
+        parts.append(_table(("negative log likelihood, in bits per dimension", "value", "what it is"), described))
     return parts
 
 
@@ -96,6 +109,16 @@ def _training(points: Sequence[Mapping[str, float]]) -> str:
         f"{int(last['step'])} steps; the loss fell from {_number(first['loss'])} "
         f"to {_number(last['loss'])} (means over a window of steps)."
     )
+
+
+def _snapshots(metrics: Mapping[str, Any]) -> list[str]:
+    if "snapshots" not in metrics:
+        return []
+    best, final = metrics["snapshots"], metrics[metrics["protocol"]["extractor"]]["fid"]
+    return [
+        f"Of the snapshots, that of step {int(best['best_step'])} has the smallest FID, {_number(best['best_fid'])}; "
+        f"the final model's is {_number(final)}."
+    ]
 
 
 def _changes(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

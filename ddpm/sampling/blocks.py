@@ -4,12 +4,13 @@ Block j draws its noise from (seed, "sample", j), so image i is the same however
 up to rounding of the network.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ddpm import images, rng
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network.modelfile import Model
 from ddpm.params import Sample
 from ddpm.sampling import ancestral, ddim, dpm_solver
@@ -80,7 +81,13 @@ def trajectory(model: Model, settings: Sample, first: int, count: int, asked: Te
         denoiser = guide(denoiser, asked[first : first + count].to(process.device), settings.guidance or 0.0)
     noise = BlockNoise(settings.seed, first, count, model.description.image_shape, process.device)
     x = noise.draw(process.prior)
-    times = timesteps(settings, process.timesteps)
+    yield from reverse(denoiser, settings, x, timesteps(settings, process.timesteps), noise)
+
+
+def reverse(
+    denoiser: Denoiser, settings: Sample, x: Tensor, times: Sequence[int], noise: Callable[[], Tensor]
+) -> Iterator[State]:
+    """The states of the sampler that `settings` names, from x at times[0] along falling `times` to the image."""
     match settings.sampler:
         case "ancestral":
             yield from ancestral.sample(denoiser, x, times, noise, settings.sigma, settings.clip)

@@ -15,6 +15,7 @@ TINY = {
     "train.steps": 12,
     "train.batch_size": 16,
     "train.warmup": 2,
+    "train.snapshots": [6],
     "sample.count": 32,
     "sample.steps": 4,
     "evaluate.classifier.channels": 4,

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,23 @@ from ddpm.reporting import curve
 from tests.pipeline.project import Project, environment
 
 COMMAND = [sys.executable, "-m", "stages.train", "--data", "data/train.safetensors"]
-OUTPUTS = ("models/model.safetensors", "reports/train.csv")
 
 
-def train(project: Project, name: str) -> list[bytes]:
-    """Train to files of their own; return their bytes."""
-    paths = [project.path / name / Path(output).name for output in OUTPUTS]
-    project.run(*COMMAND, "--model", str(paths[0]), "--curve", str(paths[1]))
-    return [path.read_bytes() for path in paths]
+def outputs(name: str) -> list[str]:
+    """The command that trains to a folder of its own."""
+    paths = {"--model": "model.safetensors", "--snapshots": "snapshots", "--curve": "train.csv"}
+    return [*COMMAND, *(word for option, path in paths.items() for word in (option, f"{name}/{path}"))]
+
+
+def train(project: Project, name: str) -> dict[str, bytes]:
+    """Train; return the bytes of every file."""
+    project.run(*outputs(name))
+    return written(project, name)
+
+
+def written(project: Project, name: str) -> dict[str, bytes]:
+    folder = project.path / name
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def states(project: Project) -> list[str]:
@@ -38,19 +46,21 @@ def wait_for_state(project: Project, process: subprocess.Popen[bytes]) -> None:
 def prepared(fresh: Project) -> Project:
     """A project with data, whose training is long enough to be caught."""
     fresh.set(train__steps=60, train__horizontal_flip=True, network__dropout=0.1, runtime__checkpoint_every=7)
+    fresh.set(train__snapshots=[5, 7])
     fresh.run("dvc", "repro", "prepare")
     return fresh
 
 
 def test_killed_and_continued_training_gives_the_same_bytes(prepared: Project) -> None:
-    command = [*COMMAND, "--model", "killed/model.safetensors", "--curve", "killed/train.csv"]
-    process = subprocess.Popen(command, cwd=prepared.path, env=environment(), stderr=subprocess.DEVNULL)
+    prepared.set(train__snapshots=[5, 7, 55])  # before the state that is caught, with it, and after it
+    process = subprocess.Popen(outputs("killed"), cwd=prepared.path, env=environment(), stderr=subprocess.DEVNULL)
     wait_for_state(prepared, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (prepared.path / "killed/model.safetensors").exists()
     (caught,) = states(prepared)
     continued = train(prepared, "continued")
+    assert set(continued) >= {f"snapshots/{step:08d}.safetensors" for step in (5, 7, 55)}
     prepared.set(runtime__resume=False)
     assert continued == train(prepared, "uninterrupted")
     assert caught < "step-00000060"
@@ -60,11 +70,22 @@ def test_more_steps_extend_a_finished_training(prepared: Project) -> None:
     prepared.set(train__steps=20)
     train(prepared, "shorter")
     prepared.set(train__steps=33)
-    log = prepared.run(*COMMAND, "--model", "extended/model.safetensors", "--curve", "extended/train.csv").stderr
+    log = prepared.run(*outputs("extended")).stderr
     assert "20/33" in log
-    extended = [(prepared.path / "extended" / Path(output).name).read_bytes() for output in OUTPUTS]
     prepared.set(runtime__resume=False)
-    assert extended == train(prepared, "at once")
+    extended, at_once = written(prepared, "extended"), train(prepared, "at once")
+    assert extended == at_once
+    assert len(extended) == 4
+
+
+def test_a_snapshot_is_the_model_of_a_training_that_stops_there(prepared: Project) -> None:
+    prepared.set(train__steps=8)
+    longer = train(prepared, "longer")
+    prepared.set(train__steps=5, train__snapshots=[])
+    shorter = train(prepared, "shorter")
+    assert longer["snapshots/00000005.safetensors"] == shorter["model.safetensors"]
+    assert longer["snapshots/00000007.safetensors"] != longer["model.safetensors"]
+    assert set(shorter) == {"model.safetensors", "train.csv"}
 
 
 def test_another_learning_rate_continues_nothing(prepared: Project) -> None:
@@ -78,15 +99,16 @@ def test_another_learning_rate_continues_nothing(prepared: Project) -> None:
 def test_a_model_file_is_where_training_starts(prepared: Project) -> None:
     prepared.set(train__steps=8)
     trained = train(prepared, "trained")
-    prepared.set(train__init=str(prepared.path / "trained/model.safetensors"), train__steps=0)
-    assert train(prepared, "as it is")[0] == trained[0]
+    trained_file = prepared.path / "trained/model.safetensors"
+    prepared.set(train__init=str(trained_file), train__steps=0, train__snapshots=[])
+    assert train(prepared, "as it is")["model.safetensors"] == trained["model.safetensors"]
     prepared.set(train__steps=3)
-    assert train(prepared, "further")[0] != trained[0]
+    assert train(prepared, "further")["model.safetensors"] != trained["model.safetensors"]
 
 
 @pytest.mark.slow
 def test_compiled_training_computes_the_same(prepared: Project) -> None:
-    prepared.set(train__steps=3, runtime__log_every=1)
+    prepared.set(train__steps=3, train__snapshots=[], runtime__log_every=1)
     train(prepared, "plain")
     prepared.set(runtime__compile=True)
     train(prepared, "compiled")
@@ -99,8 +121,7 @@ def test_a_broken_state_is_an_error_that_names_it(prepared: Project) -> None:
     train(prepared, "first")
     (state,) = (prepared.path / ".ckpt").glob("*/step-*.safetensors")
     state.write_bytes(state.read_bytes()[:1000])
-    command = [*COMMAND, "--model", "second/model.safetensors", "--curve", "second/train.csv"]
-    result = prepared.run(*command, check=False)
+    result = prepared.run(*outputs("second"), check=False)
     assert result.returncode == 1
     assert state.name in result.stderr
     assert "Traceback" not in result.stderr

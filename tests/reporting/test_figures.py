@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm.reporting import figures
 
 POINTS = [{"step": 50 * n, "loss": 1 / n, "gradient_norm": 2 / n} for n in range(1, 6)]
+SNAPSHOTS = [{"step": 100 * n, "fid": 9 / n, "is": 8.0} for n in range(1, 3)]
 
 
 def pictures(count: int, channels: int, height: int = 16, width: int = 24) -> Tensor:
@@ -76,10 +77,14 @@ def draw_strip(path: Path, channels: int = 1) -> None:
 
 
 def draw_loss(path: Path) -> None:
-    figures.loss_curve(POINTS, path)
+    figures.loss_curve(POINTS, [], path)
 
 
-@pytest.mark.parametrize("draw", [draw_strip, draw_loss])
+def draw_loss_and_snapshots(path: Path) -> None:
+    figures.loss_curve(POINTS, SNAPSHOTS, path)
+
+
+@pytest.mark.parametrize("draw", [draw_strip, draw_loss, draw_loss_and_snapshots])
 def test_equal_inputs_give_equal_bytes_whatever_the_users_matplotlib_settings(
     draw: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -119,11 +124,21 @@ def test_loss_curve_changes_with_every_value(tmp_path: Path) -> None:
     draw_loss(tmp_path / "loss.png")
     for key in ("step", "loss", "gradient_norm"):
         other = [*POINTS[:-1], {**POINTS[-1], key: 3 * POINTS[-1][key]}]
-        figures.loss_curve(other, tmp_path / "other.png")
+        figures.loss_curve(other, [], tmp_path / "other.png")
         assert (tmp_path / "other.png").read_bytes() != (tmp_path / "loss.png").read_bytes(), key
 
 
 def test_loss_curve_of_an_untrained_model_is_an_empty_figure_of_the_same_size(tmp_path: Path) -> None:
     draw_loss(tmp_path / "loss.png")
-    figures.loss_curve([], tmp_path / "empty.png")
+    figures.loss_curve([], [], tmp_path / "empty.png")
     assert read(tmp_path / "empty.png").size == read(tmp_path / "loss.png").size
+
+
+def test_snapshots_add_a_panel_that_changes_with_their_fid(tmp_path: Path) -> None:
+    draw_loss(tmp_path / "loss.png")
+    draw_loss_and_snapshots(tmp_path / "more.png")
+    figures.loss_curve(POINTS, [*SNAPSHOTS[:-1], {**SNAPSHOTS[-1], "fid": 7.0}], tmp_path / "other.png")
+    loss, more, other = (read(tmp_path / f"{name}.png") for name in ("loss", "more", "other"))
+    assert (more.width, other.size) == (loss.width, more.size)
+    assert more.height > loss.height + 100
+    assert not np.array_equal(np.asarray(more), np.asarray(other))

@@ -70,6 +70,23 @@ def test_training_is_told_by_its_first_and_last_point() -> None:
     assert "1500 steps; the loss fell from 0.7383 to 0.08084 (" in page(REPORT)
 
 
+def test_the_bound_is_shown_with_its_parts_and_its_number_of_images() -> None:
+    bound = {"bits_per_dim": 3.75123, "rate": 1.78, "distortion": 1.97, "prior": 0.001, "images": 64}
+    text = page(replace(REPORT, metrics={**METRICS, "likelihood": bound}))
+    assert rows(text, "likelihood.bits_per_dim") == [
+        "| `likelihood.bits_per_dim` | 3.751 | the variational bound of 64 test images |"
+    ]
+    assert rows(text, "likelihood.rate")[0].startswith("| `likelihood.rate` | 1.78 |")
+    assert rows(text, "likelihood.distortion")[0].startswith("| `likelihood.distortion` | 1.97 |")
+    assert "likelihood" not in page(REPORT)
+
+
+def test_the_best_snapshot_stands_beside_the_final_model() -> None:
+    text = page(replace(REPORT, metrics={**METRICS, "snapshots": {"best_fid": 1.25, "best_step": 900.0}}))
+    assert "that of step 900 has the smallest FID, 1.25; the final model's is 1.936." in text
+    assert "snapshots" not in page(REPORT)
+
+
 def test_a_model_that_was_not_trained_here_is_said_to_be_so() -> None:
     text = page(replace(REPORT, points=[]))
     assert "The model was not trained here (`train.steps: 0`)." in text

@@ -1,13 +1,17 @@
 """A temporary experiment repository, and a tiny model with random weights."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from pydantic import TypeAdapter
 
-from ddpm import params
 from ddpm.network import modelfile
+from ddpm.params import Diffusion, UNetNetwork
 from stages import pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -26,18 +30,41 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return where
 
 
+MakeModel = Callable[..., Path]
+COURSE = {"process": "interpolation", "timesteps": 10, "prediction": "x_0", "variance": "fixed", "value_range": [0, 1]}
+
+
 @pytest.fixture
-def model_file(tmp_path: Path) -> Path:
-    """A model of 4x4 grey images and 10 timesteps that has learned nothing."""
-    usual = params.load(ROOT / "params.yaml")
-    changes = {"channels": 4, "multipliers": [1], "groups": 2, "attention": []}
-    diffusion = usual.diffusion.model_copy(update={"timesteps": 10})
-    description = modelfile.Description(diffusion, usual.network.model_copy(update=changes), (1, 4, 4), ["a", "b"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        weights = description.build().state_dict()
-        for weight in weights.values():
-            weight += 0.1 * torch.randn(weight.shape)  # what begins as zero would make all images alike
-    path = tmp_path / "model.safetensors"
-    modelfile.save(path, description, weights)
-    return path
+def make_model(tmp_path: Path) -> MakeModel:
+    """A function that writes a model of 4x4 grey images, 10 timesteps and two classes that has learned nothing.
+
+    Keywords change the sections diffusion and network; `diffusion=COURSE` replaces the former.
+    """
+
+    def make(name: str = "model", diffusion: dict[str, Any] | None = None, **network: Any) -> Path:
+        usual: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+        if diffusion is None or "process" not in diffusion:
+            diffusion = usual["diffusion"] | {"timesteps": 10} | (diffusion or {})
+        network = usual["network"] | {"channels": 4, "multipliers": [1], "groups": 2, "attention": []} | network
+        description = modelfile.Description(
+            TypeAdapter[Diffusion](Diffusion).validate_python(diffusion),
+            UNetNetwork.model_validate(network),
+            (1, 4, 4),
+            ["cat", "dog"],
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            weights = description.build().state_dict()
+            for weight in weights.values():
+                weight += 0.1 * torch.randn(weight.shape)  # what begins as zero would make all images alike
+        path = tmp_path / f"{name}.safetensors"
+        modelfile.save(path, description, weights)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def model_file(make_model: MakeModel) -> Path:
+    """An unconditional one of the Gaussian process."""
+    return make_model()

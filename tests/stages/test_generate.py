@@ -1,6 +1,8 @@
 """Images from a model file, in the form that the output's name asks for."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from PIL import Image
 from ddpm import tensorfile
 from ddpm.errors import UsageError
 from ddpm.network import modelfile
-from ddpm.network.modelfile import Model
+from ddpm.network.modelfile import Description, Model
+from ddpm.params import Sample
 from ddpm.sampling import blocks
 from stages import generate
+from stages.generate import Options, settings
+from tests.stages.conftest import COURSE, MakeModel
 
 TILE = 4 * 12 + 2  # images of 4x4 are enlarged to 48 pixels, with a gap of 2
 
@@ -22,47 +27,139 @@ def model(model_file: Path) -> Model:
     return modelfile.load(model_file)
 
 
-def test_ddim_takes_fifty_steps_or_as_many_as_there_are() -> None:
-    chosen = generate.settings("ddim", None, 4, 3, 1000)
-    assert (chosen.sampler, chosen.steps, chosen.eta, chosen.sigma) == ("ddim", 50, 1.0, None)
-    assert (chosen.count, chosen.seed) == (4, 3)
-    assert generate.settings("ddim", None, 4, 3, 10).steps == 10
+@pytest.fixture
+def conditional(make_model: MakeModel) -> Model:
+    return modelfile.load(make_model(conditional=True))
 
 
-def test_ancestral_sampling_takes_the_whole_chain() -> None:
-    chosen = generate.settings("ancestral", None, 4, 0, 1000)
-    assert (chosen.sampler, chosen.steps, chosen.eta, chosen.sigma) == ("ancestral", 1000, None, "large")
-
-
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
-def test_steps_are_those_asked_for(sampler: str) -> None:
-    assert [generate.settings(sampler, steps, 1, 0, 10).steps for steps in (1, 7, 10)] == [1, 7, 10]
+def chosen_for(description: Description, timesteps: int, **options: Any) -> Sample:
+    """The settings for a model of so many timesteps."""
+    longer = description.diffusion.model_copy(update={"timesteps": timesteps})
+    return settings(replace(description, diffusion=longer), Options(**options))
 
 
 @pytest.mark.parametrize(
-    ("sampler", "steps", "count", "seed", "message"),
+    ("sampler", "steps", "eta", "sigma"),
+    [("ddim", 50, 1.0, None), ("dpm_solver", 20, None, None), ("ancestral", 1000, None, "large")],
+)
+def test_each_sampler_has_its_usual_settings(
+    sampler: str, steps: int, eta: float | None, sigma: str | None, model: Model
+) -> None:
+    chosen = chosen_for(model.description, 1000, sampler=sampler, count=4, seed=3)
+    assert (chosen.sampler, chosen.steps, chosen.eta, chosen.sigma) == (sampler, steps, eta, sigma)
+    assert (chosen.count, chosen.seed, chosen.spacing, chosen.guidance) == (4, 3, "trailing", None)
+    assert chosen_for(model.description, 10, sampler=sampler).steps == 10
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm_solver"])
+def test_steps_are_those_asked_for(sampler: str, model: Model) -> None:
+    asked = [Options(sampler, steps=steps) for steps in (1, 7, 10)]
+    assert [settings(model.description, options).steps for options in asked] == [1, 7, 10]
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "samplers"),
     [
-        ("euler", None, 1, 0, "--sampler euler: must be ddim or ancestral"),
-        ("ddim", 11, 1, 0, "--steps 11: must be between 1 and the model's 10 timesteps"),
-        ("ancestral", -1, 1, 0, "--steps -1: must be between 1 and the model's 10 timesteps"),
-        ("ddim", 0, 1, 0, "--steps 0: must be between 1 and the model's 10 timesteps"),
-        ("ddim", None, 0, 0, "--count 0: must be at least 1"),
-        ("ddim", None, 1, -1, "--seed -1: must be between 0 and 2**63 - 1"),
-        ("ddim", None, 1, 2**63, "--seed 9223372036854775808: must be between 0 and 2**63 - 1"),
+        (COURSE, ["ddim"]),
+        ({"variance": "learned"}, ["ddim", "ancestral", "dpm_solver"]),
+        ({"variance": "learned_range", "prediction": "v"}, ["ddim", "ancestral", "dpm_solver"]),
+        ({"schedule": "jsd", "beta_start": None, "beta_end": None, "prediction": "x_0"}, ["ddim", "dpm_solver"]),
     ],
 )
-def test_settings_that_are_not_possible_are_named(
-    sampler: str, steps: int | None, count: int, seed: int, message: str
+def test_every_model_draws_without_any_option_but_the_sampler(
+    diffusion: dict[str, Any], samplers: list[str], make_model: MakeModel
 ) -> None:
+    model = modelfile.load(make_model(diffusion=diffusion))
+    drawn = [blocks.draw(model, settings(model.description, Options(sampler, count=2))) for sampler in samplers]
+    assert all(images.shape == (2, 1, 4, 4) and not images[0].equal(images[1]) for images in drawn)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "euler"}, "--sampler euler: must be 'ancestral', 'ddim' or 'dpm_solver'"),
+        ({"steps": 11}, "--steps 11: must be at most diffusion.timesteps = 10"),
+        ({"sampler": "ancestral", "steps": -1}, "--steps -1: must be greater than or equal to 1"),
+        ({"steps": 0}, "--steps 0: must be greater than or equal to 1"),
+        ({"count": 0}, "--count 0: must be greater than or equal to 1"),
+        ({"seed": -1}, "--seed -1: must be greater than or equal to 0"),
+        ({"seed": 2**63}, "--seed 9223372036854775808: must be less than 9223372036854775808"),
+        ({"eta": 1.5}, "--eta 1.5: must be less than or equal to 1"),
+        ({"sampler": "dpm_solver", "eta": 0.5}, "--eta 0.5: must be a number for ddim and null for ancestral and "),
+        ({"label": "cat"}, "--label and --guidance are for a conditional model, and this one knows no classes"),
+        ({"guidance": 0.0}, "--label and --guidance are for a conditional model, and this one knows no classes"),
+    ],
+)
+def test_settings_that_are_not_possible_are_named(options: dict[str, Any], message: str, model: Model) -> None:
     with pytest.raises(UsageError) as caught:
-        generate.settings(sampler, steps, count, seed, 10)
-    assert str(caught.value) == message
+        settings(model.description, Options(**options))
+    assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+def test_what_a_model_cannot_be_sampled_with_is_named(make_model: MakeModel) -> None:
+    course = modelfile.load(make_model(diffusion=COURSE)).description
+    learned = modelfile.load(make_model(diffusion={"variance": "learned"})).description
+    with pytest.raises(UsageError, match=r"^--sampler: the interpolation process is sampled by ddim, with eta 0 "):
+        settings(course, Options(eta=0.5))
+    with pytest.raises(UsageError, match=r"^--steps 5: a learned variance is that of single steps"):
+        settings(learned, Options("ancestral", steps=5))
+
+
+def test_a_label_is_a_class_by_name_or_by_its_place(conditional: Model) -> None:
+    for label, expected in (("cat", 0), ("dog", 1), ("0", 0), ("1", 1)):
+        chosen = settings(conditional.description, Options(count=3, label=label))
+        assert chosen.guidance == 2.0
+        asked = generate.labels(conditional, chosen, label)
+        assert asked is not None
+        assert asked.tolist() == [expected] * 3
+
+
+def test_a_name_that_is_a_number_is_a_name_before_it_is_a_place(conditional: Model) -> None:
+    renamed = replace(conditional, description=replace(conditional.description, classes=["1", "0"]))
+    asked = generate.labels(renamed, settings(renamed.description, Options(count=2, label="1")), "1")
+    assert asked is not None
+    assert asked.tolist() == [0, 0]
+
+
+def test_guidance_alone_asks_for_all_classes_in_turn_and_neither_for_none(conditional: Model) -> None:
+    in_turn = settings(conditional.description, Options(count=5, guidance=0.5))
+    asked = generate.labels(conditional, in_turn, None)
+    assert asked is not None
+    assert (in_turn.guidance, asked.tolist()) == (0.5, [0, 1, 0, 1, 0])
+    assert generate.labels(conditional, settings(conditional.description, Options(count=5)), None) is None
+
+
+@pytest.mark.parametrize("label", ["cow", "2", "-1"])
+def test_an_unknown_label_is_told_the_classes(label: str, conditional: Model) -> None:
+    with pytest.raises(UsageError, match=f"^--label {label}: the model's classes are 0 cat, 1 dog$"):
+        generate.labels(conditional, settings(conditional.description, Options(label=label)), label)
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.gif", "out.safetensors", "out"])
+def test_every_form_of_output_shows_the_class_asked_for(name: str, conditional: Model, tmp_path: Path) -> None:
+    chosen = settings(conditional.description, Options(count=2, steps=3, guidance=3.0))
+    written = []
+    for label in (0, 0, 1):
+        out = tmp_path / str(len(written)) / name
+        generate.generate(conditional, chosen, torch.tensor([label, label]), out)
+        files = [out] if out.is_file() else sorted(out.iterdir())
+        written.append([path.read_bytes() for path in files])
+    assert written[0] == written[1] != written[2]
+
+
+def test_a_tensor_says_which_classes_were_asked_for(conditional: Model, tmp_path: Path) -> None:
+    chosen = settings(conditional.description, Options(count=3, steps=3, guidance=3.0))
+    asked = torch.tensor([1, 0, 1])
+    generate.generate(conditional, chosen, asked, tmp_path / "out.safetensors")
+    tensors = tensorfile.read(tmp_path / "out.safetensors").tensors
+    assert tensors["labels"].equal(asked)
+    assert tensors["images"].equal(blocks.draw(conditional, chosen, asked))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm_solver"])
 def test_a_tensor_has_the_images_and_how_they_were_drawn(model: Model, tmp_path: Path, sampler: str) -> None:
-    chosen = generate.settings(sampler, 3, 5, 1, 10)
-    generate.generate(model, chosen, tmp_path / "out.safetensors")
+    chosen = settings(model.description, Options(sampler, 5, 1, 3))
+    generate.generate(model, chosen, None, tmp_path / "out.safetensors")
     file = tensorfile.read(tmp_path / "out.safetensors")
     torch.testing.assert_close(file.tensors["images"], blocks.draw(model, chosen), rtol=0, atol=0)
     assert file.tensors["images"].shape == (5, 1, 4, 4)
@@ -71,7 +168,9 @@ def test_a_tensor_has_the_images_and_how_they_were_drawn(model: Model, tmp_path:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_other_images(model: Model, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        generate.generate(model, generate.settings("ddim", 3, 2, seed, 10), tmp_path / f"{name}.safetensors")
+        generate.generate(
+            model, settings(model.description, Options("ddim", 2, seed, 3)), None, tmp_path / f"{name}.safetensors"
+        )
     a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b
     assert a != c
@@ -81,8 +180,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_other_images(model: 
 def test_a_png_is_a_grid_about_as_wide_as_high(
     model: Model, tmp_path: Path, count: int, columns: int, rows: int
 ) -> None:
-    chosen = generate.settings("ddim", 2, count, 0, 10)
-    generate.generate(model, chosen, tmp_path / "out.png")
+    chosen = settings(model.description, Options(count=count, steps=2))
+    generate.generate(model, chosen, None, tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as grid:
         assert (grid.format, grid.size) == ("PNG", (columns * TILE + 2, rows * TILE + 2))
         first = np.asarray(grid)[2:TILE:12, 2:TILE:12]
@@ -90,8 +189,8 @@ def test_a_png_is_a_grid_about_as_wide_as_high(
 
 
 def test_a_folder_has_one_png_for_each_image_in_order(model: Model, tmp_path: Path) -> None:
-    chosen = generate.settings("ddim", 2, 11, 0, 10)
-    generate.generate(model, chosen, tmp_path / "out")
+    chosen = settings(model.description, Options(count=11, steps=2))
+    generate.generate(model, chosen, None, tmp_path / "out")
     paths = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in paths] == [f"{place:02}.png" for place in range(11)]
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
@@ -99,9 +198,9 @@ def test_a_folder_has_one_png_for_each_image_in_order(model: Model, tmp_path: Pa
 
 
 def test_a_gif_shows_the_denoising_and_holds_the_images_at_the_end(model: Model, tmp_path: Path) -> None:
-    chosen = generate.settings("ddim", 5, 2, 0, 10)
-    generate.generate(model, chosen, tmp_path / "out.gif")
-    generate.generate(model, chosen, tmp_path / "out.png")
+    chosen = settings(model.description, Options(count=2, steps=5))
+    generate.generate(model, chosen, None, tmp_path / "out.gif")
+    generate.generate(model, chosen, None, tmp_path / "out.png")
     with Image.open(tmp_path / "out.gif") as animation, Image.open(tmp_path / "out.png") as grid:
         assert (animation.n_frames, animation.size) == (6, grid.size)
         durations, frames = [], []
@@ -118,7 +217,7 @@ def test_an_animation_has_no_more_frames_than_one_looks_at(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generate, "FRAMES", 4)
-    generate.generate(model, generate.settings("ddim", 10, 1, 0, 10), tmp_path / "out.gif")
+    generate.generate(model, settings(model.description, Options(count=1, steps=10)), None, tmp_path / "out.gif")
     with Image.open(tmp_path / "out.gif") as animation:
         assert animation.n_frames == 4
 
@@ -126,5 +225,5 @@ def test_an_animation_has_no_more_frames_than_one_looks_at(
 @pytest.mark.parametrize("name", ["out.jpg", "out.PNG", "out.v2"])
 def test_another_suffix_is_refused_before_any_work(model: Model, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=rf"--out {tmp_path}/{name}: must end in \.png, \.gif or \.safetensors"):
-        generate.generate(model, generate.settings("ddim", 2, 1, 0, 10), tmp_path / name)
+        generate.generate(model, settings(model.description, Options(count=1, steps=2)), None, tmp_path / name)
     assert not (tmp_path / name).exists()

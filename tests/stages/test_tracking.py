@@ -30,9 +30,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate")
 POINTS = [{"step": 50 * n, "loss": 1 / n, "gradient_norm": 2 / n, "learning_rate": 0.001} for n in range(1, 4)]
+RECORDS = ("train.csv", "snapshots.csv", "metrics.json", "report.md")
+SNAPSHOTS = [{"step": 50 * n, "fid": 5 / n, "is": 2.0 + n} for n in range(1, 3)]
 DIGEST = "d" * 64
 METRICS = {
     "classifier": {"fid": 1.25, "fid_floor": 0.5},
+    "likelihood": {"bits_per_dim": 3.5, "rate": 1.5},
+    "snapshots": {"best_fid": 2.5, "best_step": 100},
     "protocol": {
         "train_digest": DIGEST,
         "model_digest": "m" * 64,
@@ -51,6 +55,7 @@ def repository(folder: Path) -> Path:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)
     curve.write(folder / "reports/train.csv", POINTS, COLUMNS)
+    curve.write(folder / "reports/snapshots.csv", SNAPSHOTS, ("step", "fid", "is"))
     (folder / "reports/metrics.json").write_text(json.dumps(METRICS))
     (folder / "reports/report.md").write_text("# Report\n")
     return folder
@@ -144,7 +149,7 @@ def test_publishing_thrice_gives_the_same_run_points_and_artifacts(root: Path) -
     assert seen[0] == seen[1] == seen[2]
     assert len(seen[0][0]) == 1
     assert seen[0][1] == [(point["step"], point["loss"]) for point in POINTS]
-    assert seen[0][2] == {"params.yaml", "reports/train.csv", "reports/metrics.json", "reports/report.md"}
+    assert seen[0][2] == {"params.yaml", *(f"reports/{name}" for name in RECORDS)}
 
 
 def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: Path) -> None:
@@ -155,9 +160,24 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     assert run.info.run_name == fingerprint[:8]
     metrics = run.data.metrics
     assert metrics["classifier.fid"] == 1.25
+    assert (metrics["likelihood.bits_per_dim"], metrics["snapshots.best_step"]) == (3.5, 100)
     assert not [key for key in metrics if key.startswith("protocol")]
     assert run.data.tags["ddpm.model"] == "m" * 64
     assert run.data.tags[tracking.FINGERPRINT] == fingerprint
+
+
+def test_snapshots_are_a_curve_over_steps_however_often_they_are_published(root: Path) -> None:
+    for _ in range(2):
+        assert tracking.publish(params())
+        assert history(root, "snapshot.fid") == [(50, 5.0), (100, 2.5)]
+        assert history(root, "snapshot.is") == [(50, 3.0), (100, 4.0)]
+
+
+def test_an_experiment_from_before_there_were_snapshots_is_published_too(root: Path) -> None:
+    (root / "reports/snapshots.csv").unlink()
+    assert tracking.publish(params())
+    assert history(root, "snapshot.fid") == []
+    assert runs(root)[0].info.status == "FINISHED"
 
 
 def test_parameters_are_flat_and_keep_their_types(root: Path) -> None:

@@ -1,0 +1,32 @@
+"""From one image to another through what noise leaves of both, Section 4.3 of the paper."""
+
+import torch
+from torch import Tensor
+
+from ddpm import rng
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.params import Sample
+from ddpm.sampling.blocks import reverse
+from ddpm.sampling.timesteps import timesteps
+
+
+@torch.no_grad()
+def interpolate(denoiser: Denoiser, pair: Tensor, time: int, mixes: int, settings: Sample) -> Tensor:
+    """Decode (1 - lambda) x_t + lambda x'_t for `mixes` lambdas from 0 to 1: float32 (mixes, C, H, W).
+
+    pair holds x_0 and x'_0, float32 (2, C, H, W) in the value range; x_t and x'_t are drawn from q at t = `time`, each
+    with noise of its own, the same for every time. The reverse process takes `settings.steps` steps or, if that is
+    fewer, `time`. All mixes share its noise, so that nothing but lambda tells them apart.
+    """
+    process, device = denoiser.process, denoiser.process.device
+    generator = rng.torch_generator(device, settings.seed, "interpolation")
+    eps = process.prior(tuple(pair.shape), generator)
+    x_t, other = process.q_sample(pair, torch.full((2,), time, device=device), eps)
+    x = torch.lerp(x_t, other, torch.linspace(0, 1, mixes, device=device).view(-1, 1, 1, 1))
+
+    def noise() -> Tensor:
+        return torch.randn(x_t.shape, generator=generator, device=device).expand_as(x)
+
+    rest = settings.model_copy(update={"steps": min(settings.steps, time)})
+    *_, last = reverse(denoiser, rest, x, timesteps(rest, time), noise)
+    return last.x_0
