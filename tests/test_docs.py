@@ -25,11 +25,16 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
     assert not [link for link in local if not (page.parent / link).exists()]
 
 
-def test_tests_of_the_equations_exist() -> None:
-    rows = re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", (ROOT / "README.md").read_text())
-    assert len(rows) >= 9
-    for test, path in rows:
-        assert f"def {test}(" in (ROOT / path).read_text(), test
+@pytest.mark.parametrize(("page", "least"), [("README.md", 7), ("docs/mathematics.md", 40)])
+def test_functions_and_tests_of_the_equations_exist(page: str, least: int) -> None:
+    text, folder = (ROOT / page).read_text(), (ROOT / page).parent
+    tests = re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", text)
+    functions = re.findall(r"\[`(?!test_)([\w.]+)`[^\]]*\]\(([^)]+\.py)\)", text)
+    assert min(len(tests), len(functions)) >= least
+    for name, path in functions:
+        assert re.search(rf"(?:def|class) {name.split('.')[-1]}\b", (folder / path).read_text()), name
+    for test, path in tests:
+        assert f"def {test}(" in (folder / path).read_text(), test
 
 
 def test_every_recipe_is_in_the_readme() -> None:
