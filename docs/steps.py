@@ -1,59 +1,98 @@
-"""FID and Inception Score against the number of steps, from the experiments of recipes/steps/queue.
+"""FID and Inception Score against the number of steps: every sampler, from the model that the pipeline has trained.
 
-`python -m docs.steps` prints the table for docs/results.md and draws docs/steps.png.
+After `dvc repro`, `python -m docs.steps` measures, writes docs/steps.csv and docs/steps.png, and prints the table for
+docs/results.md. The samples are measured with the pipeline's extractor and reference features.
 """
 
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
-from docs.records import Experiment, experiments
+from ddpm import tensorfile
+from ddpm.network import modelfile
+from ddpm.sampling import blocks
+from stages.evaluate import Judge
+from stages.generate import Options, settings
 
-PATH = Path(__file__).with_suffix(".png")
-SAMPLERS = {"ancestral": ("#0072B2", "o"), "ddim": ("#D55E00", "s"), "dpm_solver": ("#009E73", "^")}
+FOLDER = Path(__file__).parent
+COUNT = 500
+STEPS = (5, 10, 20, 50, 100, 1000)
+SAMPLERS = {  # label to options, colour and marker
+    "ancestral": (Options("ancestral"), "#0072B2", "o"),
+    "DDIM, eta 0": (Options("ddim", eta=0.0), "#D55E00", "s"),
+    "DPM-Solver++": (Options("dpm_solver"), "#009E73", "^"),
+}
 
 
-def table(found: list[Experiment]) -> str:
+def measure(
+    cell: tuple[str, int], model_file: Path, network: Path, reference: Path, count: int = COUNT
+) -> dict[str, float | str]:
+    """FID and Inception Score of one sampler with one number of steps, in a process with a single thread."""
+    torch.set_num_threads(1)
+    sampler, steps = cell
+    model = modelfile.load(model_file)
+    options = SAMPLERS[sampler][0]
+    chosen = settings(model.description, Options(options.sampler, count, steps=steps, eta=options.eta))
+    judge = Judge.read(network, tensorfile.read(reference), seed=0, where=torch.device("cpu"))
+    metrics = judge.compare(blocks.draw(model, chosen), f"{sampler} {steps}")[1].metrics
+    return {"sampler": sampler, "steps": steps} | {key: metrics[key] for key in ("fid", "is", "fid_floor", "is_real")}
+
+
+def table(points: pd.DataFrame) -> str:
     """One line for each number of steps: FID and Inception Score of every sampler."""
-    cells = {
-        (run.params["sample"]["sampler"], run.params["sample"]["steps"]): run.metrics["classifier"] for run in found
-    }
-    head = ["steps", *[f"{name} FID" for name in SAMPLERS], *[f"{name} IS" for name in SAMPLERS]]
+    head = ["steps", *[f"{name}: FID" for name in SAMPLERS], *[f"{name}: IS" for name in SAMPLERS]]
+    by_cell = points.set_index(["sampler", "steps"])
     rows = [
-        [str(steps)]
-        + [f"{cells[name, steps]['fid']:.2f}" for name in SAMPLERS]
-        + [f"{cells[name, steps]['is']:.2f}" for name in SAMPLERS]
-        for steps in sorted({steps for _, steps in cells})
+        [str(steps), *[f"{by_cell.loc[(name, steps), key]:.2f}" for key in ("fid", "is") for name in SAMPLERS]]
+        for steps in sorted(points["steps"].unique())
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
-def draw(found: list[Experiment], path: Path) -> None:
-    """FID and Inception Score over steps, one line for each sampler, with what real images reach."""
+def draw(points: pd.DataFrame, path: Path) -> None:
+    """FID and Inception Score over steps, a line for each sampler, beside what real images reach."""
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(10, 4.2), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
-        for axes, key, floor, label in zip(
+        for axes, key, real, label in zip(
             figure.subplots(1, 2), ("fid", "is"), ("fid_floor", "is_real"), ("FID", "Inception Score"), strict=True
         ):
-            for name, (colour, marker) in SAMPLERS.items():
-                runs = [run for run in found if run.params["sample"]["sampler"] == name]
-                points = sorted((run.params["sample"]["steps"], run.metrics["classifier"][key]) for run in runs)
-                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linewidth=1.6, label=name)
-            axes.axhline(found[0].metrics["classifier"][floor], color="#666666", linestyle=":", label="real images")
+            for name, (_, colour, marker) in SAMPLERS.items():
+                line = points[points["sampler"] == name].sort_values("steps")
+                axes.plot(line["steps"], line[key], color=colour, marker=marker, linewidth=1.6, label=name)
+            axes.axhline(points[real].iloc[0], color="#666666", linestyle=":", label="real images")
             axes.set_xscale("log")
+            axes.set_xticks(STEPS, [str(steps) for steps in STEPS])
             axes.set_yscale("log" if key == "fid" else "linear")
             axes.set_xlabel("steps (network evaluations per image)")
             axes.set_ylabel(label)
-            axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
+            axes.grid(True, color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+            axes.legend(frameon=False)
         figure.savefig(path, metadata={"Software": None})
 
 
+def main(folder: Path = Path()) -> None:
+    """Measure every cell, a process for each processor, the longest first."""
+    files = [folder / f"{name}.safetensors" for name in ("models/model", "models/extractor", "data/reference")]
+    cells: Sequence[tuple[str, int]] = list(itertools.product(SAMPLERS, STEPS))
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        waiting = [pool.submit(measure, cell, *files) for cell in sorted(cells, key=lambda cell: -cell[1])]
+        found = [future.result() for future in tqdm(waiting, desc="steps", unit="cell")]
+    points = pd.DataFrame(found).sort_values(["sampler", "steps"])
+    points.to_csv(FOLDER / "steps.csv", index=False)
+    draw(points, FOLDER / "steps.png")
+    print(table(points))
+
+
 if __name__ == "__main__":
-    results = experiments("steps-")
-    print(table(results))
-    draw(results, PATH)
+    main()

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -47,13 +48,6 @@ def test_every_row_of_table_2_is_queued_with_three_seeds_and_the_whole_chain(tmp
     assert all(p.sample.steps == p.diffusion.timesteps for p in found)
 
 
-def test_every_sampler_is_queued_with_every_number_of_steps(tmp_path: Path) -> None:
-    found = queued("steps", tmp_path)
-    cells = [(p.sample.sampler, p.sample.steps) for p in found]
-    assert sorted(cells) == sorted(itertools.product(steps.SAMPLERS, (5, 10, 20, 50, 100, 1000)))
-    assert len({p.train.model_dump_json() for p in found}) == 1
-
-
 def experiment(prediction: str, loss: str, variance: str, fid: float, bits: float) -> Experiment:
     settings = {"diffusion": {"prediction": prediction, "variance": variance}, "train": {"loss": loss}}
     return Experiment("x", settings, {"classifier": {"fid": fid, "is": 9}, "likelihood": {"bits_per_dim": bits}})
@@ -68,21 +62,22 @@ def test_cells_are_means_and_deviations_over_the_seeds_that_came_through() -> No
     assert len(lines) == 2 + 6
 
 
-def of_steps(sampler: str, count: int, fid: float) -> Experiment:
-    scores = {"fid": fid, "is": 10 - fid, "fid_floor": 0.5, "is_real": 9.5}
-    return Experiment("x", {"sample": {"sampler": sampler, "steps": count}}, {"classifier": scores})
-
-
 def test_samplers_stand_beside_each_other_at_equal_steps(tmp_path: Path) -> None:
-    found = [
-        of_steps(name, count, count / 10 + place) for place, name in enumerate(steps.SAMPLERS) for count in (50, 5)
+    points = pd.DataFrame(
+        {"sampler": name, "steps": count, "fid": count / 10 + place, "is": 9 - place, "fid_floor": 0.5, "is_real": 9.5}
+        for place, name in enumerate(steps.SAMPLERS)
+        for count in (50, 5)
+    )
+    assert steps.table(points).splitlines()[2:] == [
+        "| 5 | 0.50 | 1.50 | 2.50 | 9.00 | 8.00 | 7.00 |",
+        "| 50 | 5.00 | 6.00 | 7.00 | 9.00 | 8.00 | 7.00 |",
     ]
-    assert steps.table(found).splitlines()[2:] == [
-        "| 5 | 0.50 | 1.50 | 2.50 | 9.50 | 8.50 | 7.50 |",
-        "| 50 | 5.00 | 6.00 | 7.00 | 5.00 | 4.00 | 3.00 |",
-    ]
-    steps.draw(found, tmp_path / "steps.png")
+    steps.draw(points, tmp_path / "steps.png")
     assert (tmp_path / "steps.png").stat().st_size > 10_000
+
+
+def test_the_committed_table_of_steps_is_that_of_its_file() -> None:
+    assert steps.table(pd.read_csv(ROOT / "docs/steps.csv")) in (ROOT / "docs/results.md").read_text()
 
 
 @pytest.fixture
