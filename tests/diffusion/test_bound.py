@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from ddpm import images
 from ddpm.diffusion import bound
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.diffusion.process import Sigma
+from ddpm.diffusion.process import GaussianProcess, Sigma
 from tests.diffusion.schedules import gaussian, process, table
 
 SHAPE = (5, 2, 3, 4)
@@ -130,9 +131,9 @@ def test_gradient_is_finite_and_right_however_far_out(log_variance: float) -> No
             assert by_mean[row, 1].item() == pytest.approx(-distance / math.exp(log_variance), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["linear", "jsd", "const"])
-def test_prior_term_is_the_divergence_from_standard_noise(name: str) -> None:
-    forward = process(name, 50)
+@pytest.mark.parametrize("alpha_bar", [table("linear", 50), table("jsd", 50), np.array([1.0, 0.6, 0.3])])
+def test_prior_term_is_the_divergence_from_standard_noise(alpha_bar: np.ndarray) -> None:
+    forward = GaussianProcess(alpha_bar)
     x_0, *_ = batch([-1.0, 1.0])
     left = forward.alpha_bar[-1]
     deviation = (1 - left).sqrt()
