@@ -19,6 +19,7 @@ stages:
       - tiny.py
       - code
       - data/in.safetensors
+      - snapshots
 """
 PARAMS = "model:\n  width: 4\n  depth: 2\nruntime:\n  threads: 2\n  device: cpu\n"
 STAGE = """
@@ -35,11 +36,12 @@ print("done")
 def project(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
     (tmp_path / "params.yaml").write_text(PARAMS)
-    for folder in ("code", "data"):
+    for folder in ("code", "data", "snapshots"):
         (tmp_path / folder).mkdir()
     (tmp_path / "code/a.py").write_text("x = 1\n")
     (tmp_path / "code/notes.txt").write_text("notes")
-    (tmp_path / "data/in.safetensors").write_bytes((4).to_bytes(8, "little") + b"head" + b"tensors")
+    for path in ("data/in.safetensors", "snapshots/5.safetensors"):
+        (tmp_path / path).write_bytes((4).to_bytes(8, "little") + b"head" + b"tensors")
     return tmp_path
 
 
@@ -81,6 +83,7 @@ def test_another_error_keeps_its_traceback(project: Path) -> None:
         ("Path('code/a.py').unlink()", "code/a.py"),
         ("Path('data/in.safetensors').write_bytes((4).to_bytes(8, 'little') + b'HEADtensors')", "data/in.safetensors"),
         ("Path('data/in.safetensors').unlink()", "data/in.safetensors"),
+        ("Path('snapshots/5.safetensors').unlink()", "snapshots/5.safetensors"),
         (edit("params.yaml", "width: 4", "width: 5"), "model"),
         (edit("params.yaml", "threads: 2", "threads: 3"), "runtime.threads"),
         (edit("code/a.py", "1", "2") + "; " + edit("params.yaml", "threads: 2", ""), "code/a.py, runtime.threads"),
