@@ -59,13 +59,14 @@ def write_idx(root: Path, name: str, counts: dict[str, int]) -> dict[str, np.nda
     return images
 
 
-def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """CIFAR-10's batches with two images each, accepted without their md5; returns the images (12, 32, 32, 3)."""
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, size: int = 2) -> np.ndarray:
+    """CIFAR-10's six batches with `size` images each, accepted without their md5; returns the images (N, 32, 32, 3)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6 * size, 3, 32, 32), dtype=np.uint8)
     names = [f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]
     (root / "cifar-10-batches-py").mkdir(parents=True)
     for batch, name in enumerate(names):
-        content = {"data": pixels[2 * batch : 2 * batch + 2].reshape(2, -1), "labels": [batch, batch + 1]}
+        images = pixels[size * batch : size * (batch + 1)].reshape(size, -1)
+        content = {"data": images, "labels": [batch, batch + 1][:size]}
         (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
     labels = {"label_names": ["airplane", *(f"class {n}" for n in range(1, 10))]}
     (root / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps(labels))

@@ -92,13 +92,11 @@ def write_images(data: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPat
     if data["source"] in IDX:
         write_idx(root, data["source"], {"train": 12, "t10k": 5})
     elif data["source"] == "cifar10":
-        write_cifar(root, monkeypatch)
+        write_cifar(root, monkeypatch, size=1)
     elif data["source"] == "folder":
         files = {
-            f"{split}/{label}/{place}.png": encoded(Image.new("RGB", (40, 36), (60 * place, 200, place)))
-            for split, count in (("train", 3), ("test", 1))
-            for label in ("a", "b")
-            for place in range(count)
+            path: encoded(Image.new("RGB", (40, 36), (80 * place, 200, 0)))
+            for place, path in enumerate(("train/a/1.png", "train/b/2.png", "test/b/3.png"))
         }
         root.mkdir()
         write = zip_of if data["path"].endswith(".zip") else folder_of
