@@ -24,7 +24,7 @@ from stages.evaluate import Judge
 from stages.generate import Options, settings
 
 FOLDER = Path(__file__).parent
-COUNT = 500
+COUNT = 256  # at 1000 steps these take minutes
 STEPS = (5, 10, 20, 50, 100, 1000)
 SAMPLERS = {  # label to options, colour and marker
     "ancestral": (Options("ancestral"), "#0072B2", "o"),
