@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 
 from tests.imports import ROOT
 
@@ -82,6 +83,9 @@ def edit(path: Path, values: dict[str, object]) -> None:
         section = contents
         for name in sections:
             section = section[name]
+        if isinstance(value, list):  # in a line, as the file has them: the comments beside it stay where they are
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
         section[last] = value
     with path.open("w") as file:
         yaml.dump(contents, file)
