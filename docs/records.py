@@ -1,12 +1,13 @@
 """What DVC keeps of experiments in a repository: their parameters and metrics, by name."""
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from stages import experiment
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,18 +23,12 @@ class Experiment:
 
 def experiments(prefix: str, root: Path = ROOT) -> list[Experiment]:
     """The experiments whose names begin with `prefix`, in the order of their names."""
-    refs = _git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    named = sorted((ref.rpartition("/")[2], ref) for ref in refs)
     return [
         Experiment(
             name,
-            yaml.safe_load(_git(root, "show", f"{ref}:params.yaml")),
-            json.loads(_git(root, "show", f"{ref}:reports/metrics.json")),
+            yaml.safe_load(experiment.read(commit, "params.yaml", root)),
+            json.loads(experiment.read(commit, "reports/metrics.json", root)),
         )
-        for name, ref in named
+        for name, commit in experiment.kept(root).items()
         if name.startswith(prefix)
     ]
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout

@@ -1,7 +1,6 @@
 """The `ddpm` command."""
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,39 +162,20 @@ def publish(
     with _readable_errors():
         _in_repository()
         from ddpm.params import load
-        from stages import pipeline, tracking
+        from stages import experiment, pipeline, tracking
 
         if not Path("reports/metrics.json").is_file():
             raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
         params = load(pipeline.PARAMS)
         done = tracking.publish(params)
         if all_experiments:
-            for name, commit in _dvc_experiments():
+            for name, commit in experiment.kept().items():
                 with tempfile.TemporaryDirectory() as folder:
-                    _check_out(commit, Path(folder))
+                    experiment.check_out(commit, Path(folder))
                     done &= tracking.publish(params, Path(folder), name, commit)
         if not done:
             raise typer.Exit(1)
         typer.echo(f"published to {tracking.store_uri(params.tracking)}")
-
-
-def _dvc_experiments() -> list[tuple[str, str]]:
-    """Name and commit of each experiment that DVC keeps in this repository."""
-    command = ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    refs = [line.split() for line in lines]
-    # refs/exps/<2 letters>/<38 letters of the baseline>/<name>; what is not of that form is DVC's own.
-    return [
-        (ref.split("/")[-1], commit)
-        for ref, commit in refs
-        if len(ref.split("/")) == 5 and len(ref.split("/")[3]) == 38
-    ]
-
-
-def _check_out(commit: str, folder: Path) -> None:
-    """The files of a commit, without touching the working tree."""
-    with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
-        subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=True)
 
 
 @app.command()

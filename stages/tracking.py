@@ -5,7 +5,6 @@ makes the run complete from the files, and doing it again adds nothing: every po
 from the run's start and its step, so a repeated one is the same point.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from PIL import Image
@@ -24,7 +23,7 @@ from PIL import Image
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
 from ddpm.reporting.markdown import flatten
-from stages import pipeline
+from stages import experiment, pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -32,29 +31,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 FINGERPRINT = "ddpm.fingerprint"
-MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages that determine a result
 _ARTIFACTS = ("params.yaml", "reports")
 _PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
 _BATCH = 1000  # metrics that MLflow takes in one call
 _SPEED = "images_per_second"
-
-
-def identity(train_digest: str, folder: Path = Path()) -> str:
-    """The experiment's fingerprint: the parameters and code of all stages that make its results, and its data."""
-    everything = {
-        "params": experiment_params(folder),
-        "code": {name: pipeline.code(name, folder) for name in MEASURED},
-        "data": train_digest,
-    }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def experiment_params(folder: Path = Path()) -> dict[str, Any]:
-    """The parameters that can change a result, by their dotted keys: what the stages declare."""
-    declared: dict[str, Any] = {}
-    for name in MEASURED:
-        declared |= pipeline.declared_params(name, folder)
-    return flatten(declared)
 
 
 class Live:
@@ -103,7 +83,7 @@ class Live:
 @contextmanager
 def live(params: Params, train_digest: str, device: "torch.device") -> Iterator[Live]:
     """Follow a training in MLflow. A killed one stays RUNNING until it is resumed or published."""
-    run = Live(params.tracking, identity(train_digest), _source() | _machine(device))
+    run = Live(params.tracking, experiment.fingerprint(train_digest), _source() | _machine(device))
     try:
         yield run
     except BaseException:
@@ -128,7 +108,7 @@ def publish(params: Params, folder: Path = Path(), name: str | None = None, comm
 
 def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> None:
     metrics = json.loads((folder / "reports/metrics.json").read_text())
-    run = _Run.open(settings, identity(metrics["protocol"]["train_digest"], folder), name)
+    run = _Run.open(settings, experiment.fingerprint(metrics["protocol"]["train_digest"], folder), name)
     # What the training itself has said of its origin stays: this may be another machine, and a later commit.
     run.describe(folder, {key: value for key, value in _source(commit).items() if key not in run.tags})
     run.points(curve.read(folder / "reports/train.csv"))
@@ -175,9 +155,9 @@ class _Run:
         """
         with FileLock(pipeline.ROOT / "mlflow.db.lock"):
             client = _client(store_uri(settings))
-            experiment = _experiment(client, settings.experiment)
-            found = client.search_runs([experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
-            run = found[0] if found else client.create_run(experiment, tags={FINGERPRINT: fingerprint})
+            group = _experiment(client, settings.experiment)
+            found = client.search_runs([group], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
+            run = found[0] if found else client.create_run(group, tags={FINGERPRINT: fingerprint})
         name = name or os.environ.get("DVC_EXP_NAME") or (run.info.run_name if found else fingerprint[:8])
         client.update_run(run.info.run_id, name=name)
         return cls(client, run)
@@ -188,7 +168,7 @@ class _Run:
 
         params = [
             Param(key, value if isinstance(value, str) else json.dumps(value))
-            for key, value in experiment_params(folder).items()
+            for key, value in experiment.params(folder).items()
         ]
         for first in range(0, len(params), 100):  # MLflow's limit
             self.client.log_batch(self.id, params=params[first : first + 100])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ddpm.params import Params, check
 from ddpm.reporting import curve
-from stages import pipeline, tracking
+from stages import experiment, pipeline, tracking
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -108,8 +108,8 @@ def client(root: Path) -> "MlflowClient":
 
 def runs(root: Path) -> list["Run"]:
     store = client(root)
-    experiment = store.get_experiment_by_name("ddpm")
-    return list(store.search_runs([experiment.experiment_id])) if experiment else []
+    found = store.get_experiment_by_name("ddpm")
+    return list(store.search_runs([found.experiment_id])) if found else []
 
 
 def history(root: Path, key: str) -> list[tuple[int, float]]:
@@ -155,7 +155,7 @@ def test_publishing_thrice_gives_the_same_run_points_and_artifacts(root: Path) -
 def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: Path) -> None:
     assert tracking.publish(params())
     [run] = runs(root)
-    fingerprint = tracking.identity(DIGEST)
+    fingerprint = experiment.fingerprint(DIGEST)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == fingerprint[:8]
     metrics = run.data.metrics
@@ -184,7 +184,7 @@ def test_parameters_are_flat_and_keep_their_types(root: Path) -> None:
     edit(Path("params.yaml"), lambda text: text.replace("learning_rate: 1.0e-3", "learning_rate: 1.0e-5"))
     assert tracking.publish(params())
     shown = runs(root)[0].data.params
-    expected = tracking.experiment_params()
+    expected = experiment.params()
     assert {k: v if isinstance(expected[k], str) else json.loads(v) for k, v in shown.items()} == expected
     assert float(shown["train.learning_rate"]) == 1e-5
     assert (shown["data.path"], shown["sample.clip"], shown["network.multipliers"]) == ("null", "true", "[1, 2]")
@@ -194,15 +194,15 @@ def test_parameters_are_flat_and_keep_their_types(root: Path) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_parameters_code_and_data_make_another_run_and_the_report_does_not() -> None:
-    first = tracking.identity(DIGEST)
+    first = experiment.fingerprint(DIGEST)
     edit(Path("stages/report.py"), lambda text: text + "# edited\n")
     edit(Path("params.yaml"), lambda text: text.replace("experiment: ddpm", "experiment: other"))
-    assert tracking.identity(DIGEST) == first
-    assert tracking.identity("e" * 64) != first
+    assert experiment.fingerprint(DIGEST) == first
+    assert experiment.fingerprint("e" * 64) != first
     edit(Path("params.yaml"), lambda text: text.replace("steps: 50 ", "steps: 49 "))
-    second = tracking.identity(DIGEST)
+    second = experiment.fingerprint(DIGEST)
     edit(Path("ddpm/training/ema.py"), lambda text: text + "# edited\n")
-    assert len({first, second, tracking.identity(DIGEST)}) == 3
+    assert len({first, second, experiment.fingerprint(DIGEST)}) == 3
 
 
 def test_two_experiments_are_two_runs_of_one_mlflow_experiment(root: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> 
 
 
 def test_a_killed_training_that_stayed_running_is_healed_by_publishing(root: Path) -> None:
-    run = tracking.Live(params().tracking, tracking.identity(DIGEST), {})
+    run = tracking.Live(params().tracking, experiment.fingerprint(DIGEST), {})
     run.log(POINTS[0], images_per_second=1.0)  # and never closed
     deadline = time.monotonic() + 10
     while not (runs(root) and history(root, "images_per_second")) and time.monotonic() < deadline:
