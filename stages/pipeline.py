@@ -19,6 +19,7 @@ import yaml
 STAGE = os.environ.get("DVC_STAGE")
 ROOT = Path(os.environ.get("DVC_ROOT", Path.cwd()))  # the repository, also from DVC's temporary copies of it
 PARAMS = Path("params.yaml")
+_CODE = (".py", ".html")  # in folders, as .dvcignore says
 
 
 def stages(folder: Path = Path()) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency
-        inside = (file for file in path.rglob("*") if file.suffix in (".py", ".safetensors"))
+        inside = (file for file in path.rglob("*") if file.suffix in (*_CODE, ".safetensors"))
         for file in sorted(inside) if path.is_dir() else [path]:
             digests[file.relative_to(folder).as_posix()] = _digest(file) if file.is_file() else "missing"
     return digests
@@ -51,7 +52,7 @@ def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
 
 def code(name: str, folder: Path = Path()) -> dict[str, str]:
     """`dependencies`, of the code alone."""
-    return {path: digest for path, digest in dependencies(name, folder).items() if path.endswith(".py")}
+    return {path: digest for path, digest in dependencies(name, folder).items() if path.endswith(_CODE)}
 
 
 def _digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -26,6 +27,7 @@ ALLOWED_OUTSIDE = {  # heavy or optional packages, and the only modules that may
     "sklearn": {"ddpm.data.sources"},
     "torchvision": {"ddpm.data.sources"},
     "matplotlib": {"ddpm.reporting.figures"},
+    "jinja2": {"ddpm.reporting.templates"},
     "dvc": set(),
     "diffusers": set(),
 }
@@ -72,7 +74,7 @@ for module in {modules}:
 
 def test_the_core_needs_torch_numpy_pydantic_and_safetensors_alone() -> None:
     absent = ["dvc", "mlflow", "yaml", "ruamel", "pandas", "sklearn", "matplotlib", "PIL", "torchvision", "tqdm"]
-    absent += ["torch_fidelity", "typer", "filelock"]
+    absent += ["torch_fidelity", "jinja2", "typer", "filelock"]
     core = [module for module in modules() if module.startswith(CORE)]
     assert len(core) > 10
     script = ALONE.format(absent=set(absent), modules=core)
@@ -85,6 +87,12 @@ def test_the_core_prints_nothing() -> None:
         if module.startswith("ddpm"):
             calls = [node for node in ast.walk(parsed(module)) if isinstance(node, ast.Call)]
             assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], module
+
+
+def test_templates_of_pages_are_installed_with_the_code() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    installed = {path for pattern in settings["package-data"]["ddpm"] for path in (ROOT / "ddpm").glob(pattern)}
+    assert installed == {path for path in (ROOT / "ddpm").rglob("*.html") if path.is_file()} != set()
 
 
 def test_every_public_definition_has_a_docstring() -> None:

@@ -177,6 +177,17 @@ def test_files_of_editors_do_not_count_as_code(reproduced: Project) -> None:
             path.unlink()
 
 
+def test_a_template_counts_as_code_of_the_report(reproduced: Project) -> None:
+    template = reproduced.path / "ddpm/reporting/base.html"
+    before = template.read_text()
+    template.write_text(before + "<!-- edited -->")
+    try:
+        status = json.loads(reproduced.run("dvc", "status", "--json").stdout)
+    finally:
+        template.write_text(before)
+    assert list(status) == ["report"]
+
+
 def test_publish_again_adds_nothing(reproduced: Project) -> None:
     def counts() -> list[int]:
         tables = ("runs", "metrics", "params", "tags")

@@ -39,6 +39,7 @@ def project(tmp_path: Path) -> Path:
     for folder in ("code", "data", "snapshots"):
         (tmp_path / folder).mkdir()
     (tmp_path / "code/a.py").write_text("x = 1\n")
+    (tmp_path / "code/page.html").write_text("<p>")
     (tmp_path / "code/notes.txt").write_text("notes")
     for path in ("data/in.safetensors", "snapshots/5.safetensors"):
         (tmp_path / path).write_bytes((4).to_bytes(8, "little") + b"head" + b"tensors")
@@ -78,6 +79,7 @@ def test_another_error_keeps_its_traceback(project: Path) -> None:
     ("body", "named"),
     [
         (edit("code/a.py", "1", "2"), "code/a.py"),
+        (edit("code/page.html", "p", "b"), "code/page.html"),
         (edit("tiny.py", "done", "gone"), "tiny.py"),
         ("Path('code/new.py').write_text('')", "code/new.py"),
         ("Path('code/a.py').unlink()", "code/a.py"),
