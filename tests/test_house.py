@@ -26,7 +26,7 @@ ALLOWED_OUTSIDE = {  # heavy or optional packages, and the only modules that may
     "torch_fidelity": {"ddpm.evaluation.extractor", "ddpm.evaluation.fidelity"},
     "sklearn": {"ddpm.data.sources"},
     "torchvision": {"ddpm.data.sources"},
-    "matplotlib": {"ddpm.reporting.figures"},
+    "matplotlib": {"ddpm.reporting.figures", "ddpm.reporting.plots"},
     "jinja2": {"ddpm.reporting.templates"},
     "dvc": set(),
     "diffusers": set(),

@@ -17,7 +17,7 @@ from ddpm.atomic import replacing
 
 _SMALLEST = 48  # pixels on the screen: smaller images are enlarged, pixel by pixel
 _GAP = 2  # pixels between images
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, told apart by colour-blind readers
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: for colour-blind readers too
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
@@ -66,8 +66,8 @@ def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mappin
 
     `points` as in train.csv, `snapshots` as in snapshots.csv.
     """
-    panels = [(points, "loss", "loss", _BLUE), (points, "gradient_norm", "gradient norm", _ORANGE)]
-    panels += [(snapshots, "fid", "FID of snapshots", _GREEN)] if snapshots else []
+    panels = [(points, "loss", "loss", BLUE), (points, "gradient_norm", "gradient norm", ORANGE)]
+    panels += [(snapshots, "fid", "FID of snapshots", GREEN)] if snapshots else []
     with _figure(path, 7, 4.2 if len(panels) == 2 else 5.6) as figure:
         every = figure.subplots(len(panels), 1, sharex=True, height_ratios=[2, 1, 1][: len(panels)])
         for axes, (shown, key, label, colour) in zip(every, panels, strict=True):
