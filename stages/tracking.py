@@ -22,7 +22,7 @@ from PIL import Image
 
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
-from ddpm.reporting.markdown import flatten
+from ddpm.reporting.contents import flatten
 from stages import experiment, pipeline
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import yaml
 from ddpm import params
 from ddpm.errors import UsageError
 from ddpm.network.modelfile import Description
-from ddpm.reporting.markdown import flatten
+from ddpm.reporting.contents import flatten
 from stages import recipes
 from tests.stages.conftest import ROOT
 
