@@ -90,11 +90,11 @@ def test_repro_is_one_finished_run_with_curve_and_artifacts(reproduced: Project)
 def test_the_commands_on_the_page_give_the_parameters_again(reproduced: Project) -> None:
     text = (reproduced.path / "reports/report.md").read_text()
     recipe, run = re.findall(r"```bash\n(ddpm recipe .*?)\n(dvc exp run .*?)\n```", text, re.DOTALL)[0]
-    assert html.escape(run, quote=False) in (reproduced.path / "reports/index.html").read_text()
-    params = reproduced.path / "params.yaml"
-    before = yaml.safe_load(params.read_text())
-    reproduced.run("bash", "-c", f"{recipe} && {run} --dry")
-    after = yaml.safe_load(params.read_text())
+    assert run in html.unescape((reproduced.path / "reports/index.html").read_text())
+    before = yaml.safe_load((reproduced.path / "params.yaml").read_text())
+    reproduced.run("bash", "-c", f"{recipe} && {run} --queue --name again")
+    after = yaml.safe_load(reproduced.git("show", "refs/exps/celery/stash:params.yaml"))
+    reproduced.run("dvc", "queue", "remove", "again")
     reproduced.git("checkout", "-q", ".")
     free = {"checkpoint_every", "preview_every"}  # change no byte, and are the default's
     assert {key for key in after["runtime"] if after["runtime"][key] != before["runtime"][key]} <= free
@@ -116,6 +116,7 @@ def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
     assert "samples.png" in page
     assert '"title": "FID"' in page
     assert '"title": "share of the samples"' in page
+    assert '"title": "share of the training images"' in page
     assert "trajectory.gif" in page
     assert (
         '"title": "bits per dimension"' not in page
