@@ -6,6 +6,11 @@ import torch
 from ddpm.params import Gaussian, Sample, Train, UNetNetwork
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files come first, so that with several processes none is left with them at the end."""
+    items.sort(key=lambda item: "tests/pipeline/" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def single_thread() -> None:
     """These tensors are tiny: a second thread makes every operation wait, ten times over on a busy machine."""
