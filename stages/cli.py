@@ -166,6 +166,12 @@ def publish(
 
         if not Path("reports/metrics.json").is_file():
             raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
+        if changes := experiment.outdated():
+            listed = "".join(f"\n  {change}" for change in changes)
+            raise UsageError(
+                "the results in reports/ are of other parameters or other code, so they are not published: "
+                f"run `dvc repro`{listed}"
+            )
         params = load(pipeline.PARAMS)
         done = tracking.publish(params)
         if all_experiments:

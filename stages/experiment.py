@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from ddpm.errors import UsageError
 from ddpm.reporting.markdown import flatten
 from stages import pipeline
 
@@ -28,6 +29,24 @@ def params(folder: Path = Path()) -> dict[str, Any]:
     for name in MEASURED:
         declared |= pipeline.declared_params(name, folder)
     return flatten(declared)
+
+
+def outdated() -> list[str]:
+    """What has changed since the results in this folder were made, a line each: by DVC's own records.
+
+    Raises `UsageError` where DVC has none. Files that a fresh clone lacks are no change.
+    """
+    command = ["dvc", "status", "--json", *MEASURED]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode != 0:
+        raise UsageError(answer.stderr.strip())
+    changes = []
+    for stage, entries in json.loads(answer.stdout).items():
+        for changed in (entry["changed deps"] for entry in entries if "changed deps" in entry):
+            for name, state in changed.items():
+                keys = state if isinstance(state, dict) else {name: state}  # parameters come by file and key
+                changes += [f"{stage}: {key} has changed" for key, how in keys.items() if how in ("modified", "new")]
+    return changes
 
 
 def kept(root: Path = Path()) -> dict[str, str]:
