@@ -5,12 +5,15 @@ makes the run complete from the files, and doing it again adds nothing: every po
 from the run's start and its step, so a repeated one is the same point.
 """
 
+import importlib.metadata
 import json
 import logging
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from PIL import Image
 
+from ddpm import tensorfile
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
 from ddpm.reporting.markdown import flatten
@@ -35,6 +39,7 @@ _ARTIFACTS = ("params.yaml", "reports")
 _PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
 _INTERVAL = 10.0  # seconds between two looks at the machine
 _BATCH = 1000  # metrics that MLflow takes in one call
+_LOGGED = "ddpm.logged_model"
 _SPEED = "images_per_second"
 
 
@@ -165,10 +170,40 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
             run.client.log_artifact(run.id, str(path))
     if (folder / "dvc.lock").exists():
         run.client.log_text(run.id, experiment.lock(folder), "dvc.lock")
-    model = folder / "models/model.safetensors"
-    if settings.log_model and model.exists():
-        run.client.log_artifact(run.id, str(model), "models")
+    if settings.log_model:
+        _log_model(run, folder / "models/model.safetensors", metrics["protocol"]["model_digest"])
     run.status("FINISHED")
+
+
+def _log_model(run: "_Run", path: Path, digest: str) -> None:
+    """The model file, and a model of MLflow's around it (stages/served.py): once, as no two of those are the same."""
+    if run.tags.get(_LOGGED) == digest or not path.exists() or tensorfile.read_metadata(path)["digest"] != digest:
+        return
+    run.client.log_artifact(run.id, str(path), "models")
+    with tempfile.TemporaryDirectory() as folder:
+        _package(path, Path(folder))
+        run.client.log_artifacts(run.id, f"{folder}/model", "model")
+    run.client.set_tag(run.id, _LOGGED, digest)
+
+
+def _package(path: Path, folder: Path) -> None:
+    """Write folder/model: the weights, the code that samples them, and what that needs."""
+    from mlflow import pyfunc
+
+    sources, code = Path(__file__).parent, folder / "stages"
+    code.mkdir()
+    for name in ("__init__.py", "options.py"):
+        shutil.copy(sources / name, code)
+    needed = ("torch", "numpy", "pydantic", "safetensors", "mlflow")
+    pyfunc.save_model(
+        folder / "model",
+        python_model=sources / "served.py",
+        artifacts={"model": str(path)},
+        code_paths=[str(sources.parent / "ddpm"), str(code)],
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in needed],
+        signature=False,  # one would let unknown keys pass, with a warning
+        input_example={"count": 4, "steps": 20, "seed": 0, "label": None},
+    )
 
 
 def store_uri(settings: Tracking) -> str:

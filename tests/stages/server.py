@@ -1,10 +1,46 @@
-"""A tracking server of MLflow's REST interface that stops answering, as one behind a lost connection does."""
+"""Servers that tests talk to: MLflow's own, and a tracking server that stops answering."""
 
 import json
+import socket
+import subprocess
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def free_port() -> int:
+    """One that nobody listens at, a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], url: str, environment: dict[str, str]) -> Iterator[None]:
+    """A server in a process of its own, from when it answers at `url` until the block ends."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    try:
+        while not _answers(url):
+            assert process.poll() is None, f"{command} ended"
+            assert time.monotonic() < deadline, f"{command} does not answer"
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
 
 EXPERIMENT = {"experiment_id": "1", "name": "ddpm", "artifact_location": "mlflow-artifacts:/1"}
 INFO = {"run_id": "r", "experiment_id": "1", "status": "RUNNING", "start_time": 1, "artifact_uri": "."}

@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from ddpm import tensorfile
+from ddpm.network import modelfile
 from ddpm.params import Params, check
 from ddpm.reporting import curve
+from ddpm.sampling import blocks
 from stages import experiment, journal, pipeline, tracking
-from tests.stages.server import serving
+from stages.options import Options, settings
+from tests.pipeline.project import environment
+from tests.stages.server import free_port, running, serving
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -140,9 +145,7 @@ def wait(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def down() -> str:
     """The address of a server that is not there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_the_first_publication_prints_nothing(first_publication: tuple[Path, str]) -> None:
@@ -376,12 +379,54 @@ def test_another_folder_is_published_as_what_its_own_files_say(root: Path, tmp_p
     assert "eta: 0.25" in (root / "mlartifacts" / run.info.run_id / "artifacts/params.yaml").read_text()
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_the_model_file_is_uploaded_only_on_demand(wanted: bool, root: Path) -> None:
+def trained(root: Path, model_file: Path) -> str:
+    """The repository's model is this file; return its digest."""
     (root / "models").mkdir()
-    (root / "models/model.safetensors").write_bytes(b"weights")
-    assert tracking.publish(params(log_model=wanted))
-    assert ("models/model.safetensors" in artifacts(root)) == wanted
+    shutil.copy(model_file, root / "models/model.safetensors")
+    digest = str(tensorfile.read_metadata(model_file)["digest"])
+    edit(root / "reports/metrics.json", lambda text: text.replace("m" * 64, digest))
+    return digest
+
+
+def test_the_model_is_logged_on_demand_and_once(
+    root: Path, model_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    digest = trained(root, model_file)
+    assert tracking.publish(params())
+    assert not [path for path in artifacts(root) if path.startswith("model")]
+    assert runs(root)[0].data.tags["ddpm.model"] == digest
+    seen = []
+    for _ in range(2):
+        assert tracking.publish(params(log_model=True))
+        assert {"models/model.safetensors", "model/MLmodel", "model/artifacts/model.safetensors"} < artifacts(root)
+        [written] = (root / "mlartifacts").rglob("MLmodel")
+        seen.append((artifacts(root), written.read_text()))  # with a random name and the time
+    assert seen[0] == seen[1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_the_results_do_not_come_from_is_not_logged(root: Path, model_file: Path) -> None:
+    trained(root, model_file)
+    edit(root / "reports/metrics.json", lambda _: json.dumps(METRICS))
+    assert tracking.publish(params(log_model=True))
+    assert not [path for path in artifacts(root) if path.startswith("model")]
+
+
+def test_a_logged_model_is_served_over_http(root: Path, model_file: Path) -> None:
+    trained(root, model_file)
+    assert tracking.publish(params(log_model=True))
+    [run] = runs(root)
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = ["mlflow", "models", "serve", "--model-uri", f"runs:/{run.info.run_id}/model"]
+    command += ["--env-manager", "local", "--port", str(port)]
+    body = json.dumps({"inputs": {"count": 3, "steps": 4, "seed": 5, "label": None}}).encode()
+    asked = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
+    with running(command, f"{address}/ping", environment() | store), urllib.request.urlopen(asked) as answer:
+        served = json.load(answer)["predictions"]
+    model = modelfile.load(model_file)
+    chosen = settings(model.description, Options(count=3, steps=4, seed=5))
+    assert served == blocks.draw(model, chosen).permute(0, 2, 3, 1).tolist()
 
 
 def test_the_setting_then_the_environment_then_the_repository_decide_the_store(
