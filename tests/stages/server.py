@@ -1,13 +1,15 @@
 """Servers that tests talk to: MLflow's own, and a tracking server that stops answering."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -19,18 +21,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], url: str, environment: dict[str, str]) -> Iterator[None]:
-    """A server in a process of its own, from when it answers at `url` until the block ends."""
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(command: list[str], url: str, environment: dict[str, str]) -> Iterator[int]:
+    """A server in a group of processes, whose id is given, from when it answers at `url` until the block ends."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
     deadline = time.monotonic() + 90
     try:
         while not _answers(url):
             assert process.poll() is None, f"{command} ended"
             assert time.monotonic() < deadline, f"{command} does not answer"
             time.sleep(0.1)
-        yield
+        yield process.pid
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
