@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ddpm.errors import UsageError
 from ddpm.reporting.markdown import flatten
 from stages import pipeline
@@ -47,6 +49,13 @@ def outdated() -> list[str]:
                 keys = state if isinstance(state, dict) else {name: state}  # parameters come by file and key
                 changes += [f"{stage}: {key} has changed" for key, how in keys.items() if how in ("modified", "new")]
     return changes
+
+
+def lock(folder: Path = Path()) -> str:
+    """dvc.lock's entries of the stages that determine the result: what each read and wrote, by digest."""
+    entries = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    measured = {name: entries[name] for name in MEASURED if name in entries}
+    return yaml.safe_dump({"schema": "2.0", "stages": measured}, sort_keys=False)
 
 
 def kept(root: Path = Path()) -> dict[str, str]:
