@@ -21,7 +21,7 @@ from ddpm import tensorfile
 from ddpm.network import modelfile
 from ddpm.sampling import blocks
 from stages.evaluate import Judge
-from stages.generate import Options, settings
+from stages.options import Options, settings
 
 FOLDER = Path(__file__).parent
 COUNT = 256  # at 1000 steps these take minutes

@@ -85,11 +85,12 @@ def generate(
         from ddpm.device import resolve
         from ddpm.network import modelfile
         from stages import generate as generating
+        from stages import options
 
         loaded = modelfile.load(model, resolve(device))
-        options = generating.Options(sampler, count, seed, steps, eta, label, guidance)
-        chosen = generating.settings(loaded.description, options)
-        generating.generate(loaded, chosen, generating.labels(loaded, chosen, label), out)
+        asked = options.Options(sampler, count, seed, steps, eta, label, guidance)
+        chosen = options.settings(loaded.description, asked)
+        generating.generate(loaded, chosen, options.labels(loaded, chosen, label), out)
         typer.echo(f"{out}")
 
 
@@ -116,12 +117,12 @@ def interpolate(
     with _readable_errors():
         from ddpm.device import resolve
         from ddpm.network import modelfile
-        from stages import generate as generating
         from stages import interpolate as interpolating
+        from stages import options
 
         loaded = modelfile.load(model, resolve(device))
         timesteps = loaded.denoiser.process.timesteps
-        chosen = generating.settings(loaded.description, generating.Options(sampler, max(mixes, 1), seed, steps))
+        chosen = options.settings(loaded.description, options.Options(sampler, max(mixes, 1), seed, steps))
         sources = interpolating.sources(loaded.description, images, pair)
         interpolating.picture(loaded, sources, at or [timesteps // 2], mixes, chosen, out)
         typer.echo(f"{out}")
@@ -166,6 +167,12 @@ def publish(
 
         if not Path("reports/metrics.json").is_file():
             raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
+        if changes := experiment.outdated():
+            listed = "".join(f"\n  {change}" for change in changes)
+            raise UsageError(
+                "the results in reports/ are of other parameters or other code, so they are not published: "
+                f"run `dvc repro`{listed}"
+            )
         params = load(pipeline.PARAMS)
         done = tracking.publish(params)
         if all_experiments:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ddpm.errors import UsageError
 from ddpm.reporting.contents import flatten
 from stages import pipeline
 
@@ -37,6 +40,31 @@ def params(folder: Path = Path()) -> dict[str, Any]:
     for name in MEASURED:
         declared |= pipeline.declared_params(name, folder)
     return flatten(declared)
+
+
+def outdated() -> list[str]:
+    """What has changed since the results in this folder were made, a line each: by DVC's own records.
+
+    Raises `UsageError` where DVC has none. Files that a fresh clone lacks are no change.
+    """
+    command = ["dvc", "status", "--json", *MEASURED]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode != 0:
+        raise UsageError(answer.stderr.strip())
+    changes = []
+    for stage, entries in json.loads(answer.stdout).items():
+        for changed in (entry["changed deps"] for entry in entries if "changed deps" in entry):
+            for name, state in changed.items():
+                keys = state if isinstance(state, dict) else {name: state}  # parameters come by file and key
+                changes += [f"{stage}: {key} has changed" for key, how in keys.items() if how in ("modified", "new")]
+    return changes
+
+
+def lock(folder: Path = Path()) -> str:
+    """dvc.lock's entries of the stages that determine the result: what each read and wrote, by digest."""
+    entries = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    measured = {name: entries[name] for name in MEASURED if name in entries}
+    return yaml.safe_dump({"schema": "2.0", "stages": measured}, sort_keys=False)
 
 
 def kept(root: Path = Path()) -> dict[str, str]:

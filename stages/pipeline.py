@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,30 +65,34 @@ def _digest(path: Path) -> str:
         return hashlib.sha256(file.read(size)).hexdigest()
 
 
-def _observed(name: str) -> dict[str, Any]:
-    return {**declared_params(name), **dependencies(name)}
+def observed(name: str, folder: Path = Path()) -> dict[str, Any]:
+    """All that a stage's outputs follow from: the values of its parameters, the digests of its dependencies."""
+    return {**declared_params(name, folder), **dependencies(name, folder)}
 
 
-_AT_START = _observed(STAGE) if STAGE else {}
+_BEGAN = time.monotonic()
+_AT_START = observed(STAGE) if STAGE else {}
 
 
 @contextmanager
 def running(name: str) -> Iterator[None]:
     """Around all that a stage does: what the user can mend becomes one message, and inputs must not have changed.
 
-    The check of inputs needs DVC's environment; a stage started by hand runs without it.
+    The check of inputs needs DVC's environment, as the journal does; a stage started by hand runs without them.
     """
     from ddpm.errors import UsageError
+    from stages import journal
 
     try:
         yield
     except UsageError as error:
         sys.exit(f"{name}: {error}")
     if STAGE:
-        now = _observed(STAGE)
+        now = observed(STAGE)
         changed = sorted(key for key in _AT_START.keys() | now.keys() if _AT_START.get(key) != now.get(key))
         if changed:
             sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran; its outputs fit neither, run it again")
+        journal.record(STAGE, _AT_START, time.monotonic() - _BEGAN)
 
 
 def paths(*names: str) -> list[Path]:

@@ -5,35 +5,41 @@ makes the run complete from the files, and doing it again adds nothing: every po
 from the run's start and its step, so a repeated one is the same point.
 """
 
+import importlib.metadata
 import json
 import logging
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from PIL import Image
 
+from ddpm import tensorfile
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
 from ddpm.reporting.contents import flatten
-from stages import experiment, pipeline
+from stages import experiment, journal, pipeline
 
 if TYPE_CHECKING:
-    import torch
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 FINGERPRINT = "ddpm.fingerprint"
 _ARTIFACTS = ("params.yaml", "reports")
 _PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
+_INTERVAL = 10.0  # seconds between two looks at the machine
 _BATCH = 1000  # metrics that MLflow takes in one call
+_LOGGED = "ddpm.logged_model"
 _SPEED = "images_per_second"
 
 
@@ -45,6 +51,7 @@ class Live:
         self._local = store_uri(settings).startswith("sqlite:")
         self._opened = threading.Event()
         self._queue: queue.Queue[Callable[[_Run], None] | None] = queue.Queue()
+        self._status = "RUNNING"
         self._thread = threading.Thread(target=self._work, args=(settings, fingerprint, tags), daemon=True)
         self._thread.start()
 
@@ -60,7 +67,7 @@ class Live:
 
     def close(self, status: str) -> None:
         """Set the run's status and wait a while for what is still to be written."""
-        self._queue.put(lambda run: run.status(status))
+        self._status = status
         self._queue.put(None)
         if self._local:
             self._opened.wait()  # a local database that is left half made stays broken, and making it takes seconds
@@ -74,16 +81,50 @@ class Live:
                 self._opened.set()
             run.describe(Path(), tags)
             run.status("RUNNING")
-            while (task := self._queue.get()) is not None:
-                task(run)
+            self._perform(run)
+            run.status(self._status)
         except Exception as error:  # whatever tracking meets, training goes on
             _warn(error)
 
+    def _perform(self, run: "_Run") -> None:
+        """What the training asks for, until it ends; meanwhile and at the end, what the machine does."""
+        machine, due = _Machine(run), time.monotonic() + _INTERVAL
+        while True:
+            try:
+                task = self._queue.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                machine.log()
+                due += _INTERVAL
+                continue
+            if task is None:
+                return machine.log()
+            task(run)
+
+
+class _Machine:
+    """Use of processors, memory, disk and network while training, as MLflow itself samples and names it."""
+
+    def __init__(self, run: "_Run") -> None:
+        """Continue after what an earlier attempt has logged."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        uri = run.client.tracking_uri
+        self._monitor: Any = SystemMetricsMonitor(run.id, resume_logging=True, tracking_uri=uri)  # not started
+        self._monitor.collect_metrics()
+        for part in self._monitor.monitors:  # the first look at a processor has nothing to compare with
+            part.clear_metrics()
+
+    def log(self) -> None:
+        """One sample."""
+        self._monitor.collect_metrics()
+        self._monitor.publish_metrics(self._monitor.aggregate_metrics())
+        self._monitor.mlflow_logger.flush()
+
 
 @contextmanager
-def live(params: Params, train_digest: str, device: "torch.device") -> Iterator[Live]:
+def live(params: Params, train_digest: str) -> Iterator[Live]:
     """Follow a training in MLflow. A killed one stays RUNNING until it is resumed or published."""
-    run = Live(params.tracking, experiment.fingerprint(train_digest), _source() | _machine(device))
+    run = Live(params.tracking, experiment.fingerprint(train_digest), _source() | journal.machine())
     try:
         yield run
     except BaseException:
@@ -110,7 +151,8 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     run = _Run.open(settings, experiment.fingerprint(metrics["protocol"]["train_digest"], folder), name)
     # What the training itself has said of its origin stays: this may be another machine, and a later commit.
-    run.describe(folder, {key: value for key, value in _source(commit).items() if key not in run.tags})
+    origin = {key: value for key, value in _source(name, commit).items() if key not in run.tags}
+    run.describe(folder, origin | journal.tags(experiment.MEASURED, folder) | _restored())
     run.points(curve.read(folder / "reports/train.csv"))
     snapshots = folder / "reports/snapshots.csv"
     if snapshots.exists():  # experiments of earlier versions have none
@@ -126,10 +168,42 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
             run.client.log_artifacts(run.id, str(path), artifact)
         else:
             run.client.log_artifact(run.id, str(path))
-    model = folder / "models/model.safetensors"
-    if settings.log_model and model.exists():
-        run.client.log_artifact(run.id, str(model), "models")
+    if (folder / "dvc.lock").exists():
+        run.client.log_text(run.id, experiment.lock(folder), "dvc.lock")
+    if settings.log_model:
+        _log_model(run, folder / "models/model.safetensors", metrics["protocol"]["model_digest"])
     run.status("FINISHED")
+
+
+def _log_model(run: "_Run", path: Path, digest: str) -> None:
+    """The model file, and a model of MLflow's around it (stages/served.py): once, as no two of those are the same."""
+    if run.tags.get(_LOGGED) == digest or not path.exists() or tensorfile.read_metadata(path)["digest"] != digest:
+        return
+    run.client.log_artifact(run.id, str(path), "models")
+    with tempfile.TemporaryDirectory() as folder:
+        _package(path, Path(folder))
+        run.client.log_artifacts(run.id, f"{folder}/model", "model")
+    run.client.set_tag(run.id, _LOGGED, digest)
+
+
+def _package(path: Path, folder: Path) -> None:
+    """Write folder/model: the weights, the code that samples them, and what that needs."""
+    from mlflow import pyfunc
+
+    sources, code = Path(__file__).parent, folder / "stages"
+    code.mkdir()
+    for name in ("__init__.py", "options.py"):
+        shutil.copy(sources / name, code)
+    needed = ("torch", "numpy", "pydantic", "safetensors", "mlflow")
+    pyfunc.save_model(
+        folder / "model",
+        python_model=sources / "served.py",
+        artifacts={"model": str(path)},
+        code_paths=[str(sources.parent / "ddpm"), str(code)],
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in needed],
+        signature=False,  # one would let unknown keys pass, with a warning
+        input_example={"count": 4, "steps": 20, "seed": 0, "label": None},
+    )
 
 
 def store_uri(settings: Tracking) -> str:
@@ -204,13 +278,15 @@ class _Run:
 
 
 def _client(uri: str) -> "MlflowClient":
-    # MLflow's own defaults retry a dead server for minutes.
+    # MLflow's own defaults retry a dead server for minutes; with these the first call that fails takes _PATIENCE.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # it would complain of a GPU every few seconds
     return MlflowClient(uri)
 
 
@@ -226,25 +302,24 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
-def _source(commit: str = "") -> dict[str, str]:
-    """Where an experiment comes from: the given commit, or the repository as it is."""
+def _source(name: str | None = None, commit: str = "") -> dict[str, str]:
+    """Where an experiment comes from: the given commit of DVC's, or the repository as it is."""
     tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": "dvc.yaml"}
-    if not commit:
-        commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags |= {"dvc.experiment": name or "", "dvc.baseline": _git("rev-parse", f"{commit}^")}
+    else:
         tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
         tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
-        if commit:
+        if commit := _git("rev-parse", "HEAD"):
             tags["git.dirty"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
     tags["mlflow.source.git.commit"] = commit
     return {key: value for key, value in tags.items() if value}
 
 
-def _machine(device: "torch.device") -> dict[str, str]:
-    """What a training runs on."""
-    import torch
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"python": sys.version.split()[0], "torch": torch.__version__, "device": name}
+def _restored() -> dict[str, str]:
+    """Of the DVC around this process, if there is one: which stages it found in its cache."""
+    stages = journal.restored(experiment.MEASURED)
+    return {} if stages is None else {"dvc.restored": " ".join(stages) or "none"}
 
 
 def _git(*arguments: str) -> str:

@@ -44,7 +44,7 @@ def train(params: Params, data: Path, model: Path, snapshots: Path, curve_file: 
     learner = loop.Learner.start(network, settings)
     curve = LossCurve(runtime.log_every, where)
     name = resumable.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
-    with resumable.folder(name, runtime.resume) as state, tracking.live(params, images.digest, where) as run:
+    with resumable.folder(name, runtime.resume) as state, tracking.live(params, images.digest) as run:
         if latest := state.latest(settings.steps):
             checkpoint.load(latest, learner, curve)
         forward = torch.compile(network) if runtime.compile else network

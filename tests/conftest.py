@@ -6,6 +6,15 @@ import torch
 from ddpm.params import Gaussian, Sample, Train, UNetNetwork
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes the slowest files come first, and one of them has the reproduced project to itself."""
+    items.sort(key=lambda item: "tests/pipeline/" not in item.nodeid)
+    for item in items:
+        shared = "reproduced" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def single_thread() -> None:
     """These tensors are tiny: a second thread makes every operation wait, ten times over on a busy machine."""

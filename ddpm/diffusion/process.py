@@ -4,6 +4,7 @@ Times are the paper's: t in 1..T, with t = 0 the image itself. They come as int6
 float tensors of shape (N, C, H, W). What depends on time is kept in float64 and cast where it meets an image.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from ddpm.params import Diffusion, Gaussian
 Sigma = Literal["large", "small"]
 
 
-class Process:
+class Process(ABC):
     """x_t = signal(t) x_0 + noise(t) eps, with eps from a prior; a subclass says which."""
 
     def __init__(self, signal: Tensor, noise: Tensor) -> None:
@@ -26,9 +27,9 @@ class Process:
         self._noise = noise
         self.device = signal.device
 
+    @abstractmethod
     def prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw eps, float32, on the process's device."""
-        raise NotImplementedError
 
     def signal(self, t: Tensor) -> Tensor:
         """The factor of the image at time t, float64 of shape (N, 1, 1, 1)."""

@@ -8,28 +8,15 @@ import pytest
 import torch
 import yaml
 from diffusers import DDPMPipeline
-from typer.testing import CliRunner, Result
 
 from ddpm import params
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description
 from ddpm.params import Gaussian, UNetNetwork
 from stages import recipes
-from stages.cli import app
+from tests.commands import fails, run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def fails(*arguments: object) -> str:
-    """The message of a command that fails as it should: no traceback, exit code 1, nothing on stdout."""
-    result = run(*arguments)
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert (result.exit_code, result.stdout) == (1, "")
-    return result.stderr.removesuffix("\n")
 
 
 @pytest.fixture

@@ -6,23 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner, Result
 
 from ddpm import tensorfile
 from stages import recipes
-from stages.cli import app
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def fails(*arguments: object) -> str:
-    """The message of a command that fails as it should: no traceback, exit code 1, nothing on stdout."""
-    result = run(*arguments)
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert (result.exit_code, result.stdout) == (1, "")
-    return result.stderr.removesuffix("\n")
+from tests.commands import fails, run
 
 
 def test_recipes_are_listed_with_their_comments(repository: Path) -> None:

@@ -16,7 +16,7 @@ from ddpm.network.modelfile import Description, Model
 from ddpm.params import Sample
 from ddpm.sampling import blocks
 from stages import generate
-from stages.generate import Options, settings
+from stages.options import Options, labels, settings
 from tests.stages.conftest import COURSE, MakeModel
 
 TILE = 4 * 12 + 2  # images of 4x4 are enlarged to 48 pixels, with a gap of 2
@@ -109,30 +109,30 @@ def test_a_label_is_a_class_by_name_or_by_its_place(conditional: Model) -> None:
     for label, expected in (("cat", 0), ("dog", 1), ("0", 0), ("1", 1)):
         chosen = settings(conditional.description, Options(count=3, label=label))
         assert chosen.guidance == 2.0
-        asked = generate.labels(conditional, chosen, label)
+        asked = labels(conditional, chosen, label)
         assert asked is not None
         assert asked.tolist() == [expected] * 3
 
 
 def test_a_name_that_is_a_number_is_a_name_before_it_is_a_place(conditional: Model) -> None:
     renamed = replace(conditional, description=replace(conditional.description, classes=["1", "0"]))
-    asked = generate.labels(renamed, settings(renamed.description, Options(count=2, label="1")), "1")
+    asked = labels(renamed, settings(renamed.description, Options(count=2, label="1")), "1")
     assert asked is not None
     assert asked.tolist() == [0, 0]
 
 
 def test_guidance_alone_asks_for_all_classes_in_turn_and_neither_for_none(conditional: Model) -> None:
     in_turn = settings(conditional.description, Options(count=5, guidance=0.5))
-    asked = generate.labels(conditional, in_turn, None)
+    asked = labels(conditional, in_turn, None)
     assert asked is not None
     assert (in_turn.guidance, asked.tolist()) == (0.5, [0, 1, 0, 1, 0])
-    assert generate.labels(conditional, settings(conditional.description, Options(count=5)), None) is None
+    assert labels(conditional, settings(conditional.description, Options(count=5)), None) is None
 
 
 @pytest.mark.parametrize("label", ["cow", "2", "-1"])
 def test_an_unknown_label_is_told_the_classes(label: str, conditional: Model) -> None:
     with pytest.raises(UsageError, match=f"^--label {label}: the model's classes are 0 cat, 1 dog$"):
-        generate.labels(conditional, settings(conditional.description, Options(label=label)), label)
+        labels(conditional, settings(conditional.description, Options(label=label)), label)
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.gif", "out.safetensors", "out"])

@@ -16,8 +16,8 @@ from ddpm.network.modelfile import Model
 from ddpm.reporting import figures
 from ddpm.sampling.interpolation import interpolate
 from stages.cli import app
-from stages.generate import Options, settings
 from stages.interpolate import picture, sources
+from stages.options import Options, settings
 from tests.stages.conftest import COURSE, MakeModel
 
 PAIR = torch.arange(32, dtype=torch.uint8).view(2, 1, 4, 4) * 7

@@ -1,5 +1,6 @@
 """The self-check of a stage: what the user reads, and that inputs did not change while it ran."""
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,17 @@ def edit(path: str, old: str, new: str) -> str:
 def test_a_stage_whose_inputs_stay_ends_well(project: Path) -> None:
     done = run(project, "Path('out').write_text('result')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_a_stage_that_ends_well_is_in_the_journal_and_no_other(project: Path) -> None:
+    run(project, "raise UsageError('mend this')")
+    run(project, edit("code/a.py", "1", "2"))
+    assert not (project / ".ckpt").exists()
+    run(project, "import time; time.sleep(0.3)")
+    [line] = (project / ".ckpt/journal.jsonl").read_text().splitlines()
+    noted = json.loads(line)
+    assert noted["stage"] == "tiny"
+    assert 0.3 <= noted["seconds"] < 60
 
 
 def test_what_the_user_can_mend_is_one_line_and_no_traceback(project: Path) -> None:

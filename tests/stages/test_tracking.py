@@ -3,22 +3,27 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 import yaml
 from PIL import Image
 
+from ddpm import tensorfile
+from ddpm.network import modelfile
 from ddpm.params import Params, check
 from ddpm.reporting import curve
-from stages import experiment, pipeline, tracking
+from ddpm.sampling import blocks
+from stages import experiment, journal, pipeline, tracking
+from stages.options import Options, settings
+from tests.pipeline.project import environment
+from tests.stages.server import free_port, running, serving
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 ROOT = Path(__file__).parents[2]
+CPU = "system/cpu_utilization_percentage"
 COLUMNS = ("step", "loss", "gradient_norm", "learning_rate")
 POINTS = [{"step": 50 * n, "loss": 1 / n, "gradient_norm": 2 / n, "learning_rate": 0.001} for n in range(1, 4)]
 RECORDS = ("train.csv", "snapshots.csv", "metrics.json", "report.md")
@@ -52,7 +58,7 @@ def repository(folder: Path) -> Path:
     """An experiment's repository whose stages have run."""
     for name in ("ddpm", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml"):
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)
     curve.write(folder / "reports/train.csv", POINTS, COLUMNS)
     curve.write(folder / "reports/snapshots.csv", SNAPSHOTS, ("step", "fid", "is"))
@@ -129,12 +135,17 @@ def edit(path: Path, change: Callable[[str], str]) -> None:
     path.write_text(change(path.read_text()))
 
 
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def down() -> str:
     """The address of a server that is not there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_the_first_publication_prints_nothing(first_publication: tuple[Path, str]) -> None:
@@ -149,7 +160,7 @@ def test_publishing_thrice_gives_the_same_run_points_and_artifacts(root: Path) -
     assert seen[0] == seen[1] == seen[2]
     assert len(seen[0][0]) == 1
     assert seen[0][1] == [(point["step"], point["loss"]) for point in POINTS]
-    assert seen[0][2] == {"params.yaml", *(f"reports/{name}" for name in RECORDS)}
+    assert seen[0][2] == {"params.yaml", "dvc.lock", *(f"reports/{name}" for name in RECORDS)}
 
 
 def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: Path) -> None:
@@ -164,6 +175,46 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     assert not [key for key in metrics if key.startswith("protocol")]
     assert run.data.tags["ddpm.model"] == "m" * 64
     assert run.data.tags[tracking.FINGERPRINT] == fingerprint
+
+
+def test_the_lock_of_the_stages_behind_the_results_is_an_artifact(root: Path) -> None:
+    assert tracking.publish(params())
+    [path] = (root / "mlartifacts").rglob("dvc.lock")
+    entries, whole = yaml.safe_load(path.read_text()), yaml.safe_load((root / "dvc.lock").read_text())
+    assert entries["schema"] == whole["schema"]
+    assert entries["stages"] == {name: whole["stages"][name] for name in experiment.MEASURED}
+    edit(root / "dvc.lock", lambda text: text.partition("  report:")[0])  # as stage report itself finds it
+    assert tracking.publish(params())
+    assert yaml.safe_load(path.read_text()) == entries
+
+
+def test_durations_and_the_trainings_machine_are_tags_also_of_a_restored_training(root: Path) -> None:
+    journal.record("train", pipeline.observed("train"), 61.5)
+    assert tracking.publish(params())
+    tags = runs(root)[0].data.tags
+    assert tags["seconds.train"] == "61.5"
+    assert {key: tags[key] for key in journal.machine()} == journal.machine()
+
+
+def test_stage_report_says_what_dvc_restored_and_publishing_by_hand_leaves_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_dvc_process", lambda: None)  # dvc may run the tests
+    assert tracking.publish(params())
+    assert "dvc.restored" not in runs(root)[0].data.tags
+    for restored, expected in (([], "none"), (["prepare", "train"], "prepare train"), (None, "prepare train")):
+        monkeypatch.setattr(journal, "restored", lambda _, restored=restored: restored)
+        assert tracking.publish(params())
+        assert runs(root)[0].data.tags["dvc.restored"] == expected
+
+
+def test_an_experiment_that_dvc_keeps_has_its_own_origin(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_git", lambda *words: " ".join(words))
+    assert tracking.publish(params(), Path(), "puffy-daks", "c0ffee")
+    tags = runs(root)[0].data.tags
+    assert (tags["dvc.experiment"], tags["mlflow.source.git.commit"]) == ("puffy-daks", "c0ffee")
+    assert tags["dvc.baseline"] == "rev-parse c0ffee^"
+    assert "git.dirty" not in tags
 
 
 def test_snapshots_are_a_curve_over_steps_however_often_they_are_published(root: Path) -> None:
@@ -232,13 +283,17 @@ def test_a_deleted_experiment_is_restored(root: Path) -> None:
 def test_artifacts_lie_in_the_repository_also_where_its_path_has_a_space(root: Path) -> None:
     assert tracking.publish(params())
     [run] = runs(root)
-    assert [item.path for item in client(root).list_artifacts(run.info.run_id)] == ["params.yaml", "reports"]
+    assert [item.path for item in client(root).list_artifacts(run.info.run_id)] == [
+        "dvc.lock",
+        "params.yaml",
+        "reports",
+    ]
     assert {path.name for path in files(root / "mlartifacts")} >= {"params.yaml", "train.csv"}
 
 
 def follow(points: list[dict[str, float]]) -> None:
     """A training of the given points, as the stage reports it."""
-    with tracking.live(params(), DIGEST, torch.device("cpu")) as run:
+    with tracking.live(params(), DIGEST) as run:
         for point in points:
             run.log(point, images_per_second=100.0)
         run.image("previews/00000150.png", Image.new("L", (4, 4)))
@@ -253,6 +308,20 @@ def test_a_live_run_has_points_previews_parameters_and_tags(root: Path) -> None:
     assert json.loads(run.data.params["train.steps"]) == params().train.steps
     assert {tracking.FINGERPRINT, "torch", "python", "device"} <= set(run.data.tags)
     assert artifacts(root) == {"previews/00000150.png"}
+
+
+def test_use_of_the_machine_is_sampled_while_training_and_goes_on_when_it_resumes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(POINTS[:1])
+    assert [step for step, _ in history(root, CPU)] == [0]
+    monkeypatch.setattr(tracking, "_INTERVAL", 0.02)
+    with tracking.live(params(), DIGEST):
+        wait(lambda: len(history(root, CPU)) > 3)
+    sampled = history(root, CPU)
+    assert [step for step, _ in sampled] == list(range(len(sampled)))
+    assert tracking.publish(params())
+    assert history(root, CPU) == sampled
 
 
 def test_publishing_after_a_live_run_completes_it_and_repeats_no_point(root: Path) -> None:
@@ -284,9 +353,7 @@ def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> 
 def test_a_killed_training_that_stayed_running_is_healed_by_publishing(root: Path) -> None:
     run = tracking.Live(params().tracking, experiment.fingerprint(DIGEST), {})
     run.log(POINTS[0], images_per_second=1.0)  # and never closed
-    deadline = time.monotonic() + 10
-    while not (runs(root) and history(root, "images_per_second")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait(lambda: bool(runs(root) and history(root, "images_per_second")))
     assert [run.info.status for run in runs(root)] == ["RUNNING"]
     assert tracking.publish(params())
     assert [run.info.status for run in runs(root)] == ["FINISHED"]
@@ -312,12 +379,54 @@ def test_another_folder_is_published_as_what_its_own_files_say(root: Path, tmp_p
     assert "eta: 0.25" in (root / "mlartifacts" / run.info.run_id / "artifacts/params.yaml").read_text()
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_the_model_file_is_uploaded_only_on_demand(wanted: bool, root: Path) -> None:
+def trained(root: Path, model_file: Path) -> str:
+    """The repository's model is this file; return its digest."""
     (root / "models").mkdir()
-    (root / "models/model.safetensors").write_bytes(b"weights")
-    assert tracking.publish(params(log_model=wanted))
-    assert ("models/model.safetensors" in artifacts(root)) == wanted
+    shutil.copy(model_file, root / "models/model.safetensors")
+    digest = str(tensorfile.read_metadata(model_file)["digest"])
+    edit(root / "reports/metrics.json", lambda text: text.replace("m" * 64, digest))
+    return digest
+
+
+def test_the_model_is_logged_on_demand_and_once(
+    root: Path, model_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    digest = trained(root, model_file)
+    assert tracking.publish(params())
+    assert not [path for path in artifacts(root) if path.startswith("model")]
+    assert runs(root)[0].data.tags["ddpm.model"] == digest
+    seen = []
+    for _ in range(2):
+        assert tracking.publish(params(log_model=True))
+        assert {"models/model.safetensors", "model/MLmodel", "model/artifacts/model.safetensors"} < artifacts(root)
+        [written] = (root / "mlartifacts").rglob("MLmodel")
+        seen.append((artifacts(root), written.read_text()))  # with a random name and the time
+    assert seen[0] == seen[1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_the_results_do_not_come_from_is_not_logged(root: Path, model_file: Path) -> None:
+    trained(root, model_file)
+    edit(root / "reports/metrics.json", lambda _: json.dumps(METRICS))
+    assert tracking.publish(params(log_model=True))
+    assert not [path for path in artifacts(root) if path.startswith("model")]
+
+
+def test_a_logged_model_is_served_over_http(root: Path, model_file: Path) -> None:
+    trained(root, model_file)
+    assert tracking.publish(params(log_model=True))
+    [run] = runs(root)
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = ["mlflow", "models", "serve", "--model-uri", f"runs:/{run.info.run_id}/model"]
+    command += ["--env-manager", "local", "--port", str(port)]
+    body = json.dumps({"inputs": {"count": 3, "steps": 4, "seed": 5, "label": None}}).encode()
+    asked = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
+    with running(command, f"{address}/ping", environment() | store), urllib.request.urlopen(asked) as answer:
+        served = json.load(answer)["predictions"]
+    model = modelfile.load(model_file)
+    chosen = settings(model.description, Options(count=3, steps=4, seed=5))
+    assert served == blocks.draw(model, chosen).permute(0, 2, 3, 1).tolist()
 
 
 def test_the_setting_then_the_environment_then_the_repository_decide_the_store(
@@ -333,7 +442,7 @@ def test_a_server_that_is_down_costs_a_training_one_line_and_little_time(
     root: Path, down: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = time.monotonic()
-    with tracking.live(params(uri=down), DIGEST, torch.device("cpu")) as run:
+    with tracking.live(params(uri=down), DIGEST) as run:
         run.log(POINTS[0], images_per_second=1.0)
     assert time.monotonic() - start < 10.5
     [line] = capsys.readouterr().err.splitlines()
@@ -348,6 +457,44 @@ def test_a_server_that_is_down_is_a_warning_of_publish(down: str, capsys: pytest
     assert tracking.publish(params(uri=down)) is False
     assert time.monotonic() - start < 10
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lasts", ["experiments/get-by-name", "runs/log-batch"])
+@pytest.mark.usefixtures("root")
+def test_a_server_that_falls_silent_costs_training_and_publishing_one_call_each(
+    lasts: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # and one more try
+    with serving(lasts) as uri:
+        start = time.monotonic()
+        with tracking.live(params(uri=uri), DIGEST) as run:
+            for point in POINTS:
+                run.log(point, images_per_second=1.0)
+        assert tracking.publish(params(uri=uri)) is False
+        assert time.monotonic() - start < 6
+    lines = capsys.readouterr().err.splitlines()
+    assert ["`ddpm publish` fills it in later" in line for line in lines] == [True, True]
+
+
+@pytest.mark.usefixtures("root")
+def test_the_usual_call_that_is_not_answered_takes_less_than_ten_seconds(
+    down: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    assert tracking.publish(params(uri=down)) is False
+    tries = 1 + int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+    assert tries * int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) < 9
+
+
+def test_a_training_does_not_wait_long_for_a_server_at_its_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_PATIENCE", 0.2)
+    with serving("experiments/get-by-name") as uri:
+        start = time.monotonic()
+        with tracking.live(params(uri=uri), DIGEST):
+            pass
+        assert time.monotonic() - start < 1
+    assert runs(root) == []
 
 
 def test_without_results_publishing_is_a_warning(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,46 @@
+"""What is missing around the pipeline is named: git, a commit, the package of a remote, results that fit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.project import Project
+
+
+def error(project: Project, *command: str, **environment: str) -> str:
+    """What a command says that fails as it should."""
+    result = project.run(*command, check=False, **environment)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_without_a_repository_a_commit_or_a_remotes_package_the_message_says_so(fresh: Project) -> None:
+    fresh.run("dvc", "remote", "add", "--default", "storage", "s3://bucket/folder")
+    fresh.run("dvc", "repro", "prepare")
+    assert "requires 'dvc-s3' to be installed" in error(fresh, "dvc", "push")
+    shutil.rmtree(fresh.path / ".git")
+    assert "is not a git repository" in error(fresh, "dvc", "repro", "prepare")
+    fresh.git("init", "-q")
+    assert "Empty git repo" in error(fresh, "dvc", "exp", "run", "prepare")
+    assert "Running stage" not in fresh.run("dvc", "repro", "prepare").stdout
+
+
+@pytest.mark.parametrize("where", ["params.yaml", "ddpm/training/ema.py"])
+def test_results_that_are_not_of_these_parameters_and_this_code_are_not_published(
+    reproduced: Project, where: str
+) -> None:
+    path = reproduced.path / where
+    text = path.read_text()
+    path.write_text(text.replace("eta: 1.0", "eta: 0.5") if path.suffix == ".yaml" else text + "# edited\n")
+    message = error(reproduced, "ddpm", "publish")
+    path.write_text(text)
+    stage, changed = {".yaml": ("sample", "sample"), ".py": ("train", "ddpm/training")}[path.suffix]
+    assert message.startswith("ddpm: the results in reports/ are of other parameters or other code")
+    assert message.endswith(f": run `dvc repro`\n  {stage}: {changed} has changed\n")
+
+
+def test_what_a_fresh_clone_lacks_is_no_change(reproduced: Project, tmp_path: Path) -> None:
+    reproduced.git("clone", "-q", ".", str(tmp_path / "clone"))
+    Project(tmp_path / "clone").run("ddpm", "publish")
