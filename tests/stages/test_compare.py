@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,9 @@ def test_a_server_that_is_down_is_one_message_soon(repository: Path) -> None:
     assert time.monotonic() - start < 10
     assert result.exit_code == 1
     assert result.stderr.startswith("ddpm: MLflow at http://127.0.0.1:9 cannot be read: ")
+
+
+def test_a_table_does_not_wait_for_torch_and_matplotlib() -> None:
+    script = "import sys, stages.cli, stages.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
+    imported = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert imported.stdout == "set()\n"
