@@ -190,6 +190,13 @@ class Tracking(Section):
     log_model: bool
 
 
+class Published(Section):
+    """Numbers from elsewhere, which the report shows beside this experiment's."""
+
+    source: Annotated[str, Field(min_length=1)]
+    metrics: Annotated[dict[str, Number], Field(min_length=1)]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -201,6 +208,7 @@ class Params(Section):
     evaluate: Evaluate
     runtime: Runtime
     tracking: Tracking
+    published: Published | None
 
 
 def load(path: Path) -> Params:

@@ -5,7 +5,7 @@ from stages import pipeline  # first: it notes the code before it is imported
 # isort: split
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from ddpm.evaluation.extractor import Extractor
 from ddpm.evaluation.fidelity import Features, Fidelity, measure
 from ddpm.network import modelfile
 from ddpm.params import Params, load
-from ddpm.reporting import curve, figures
+from ddpm.reporting import curve, figures, shares
+from ddpm.reporting.shares import Share
 
 _NOT_PINNED = "the images are not pinned: set data.digest to {} to notice when they change"
 LIKELIHOOD = ("t", "bits_per_dim", "x_0_error")  # columns
@@ -45,6 +46,7 @@ def evaluate(
     pictures: Path,
     likelihood_curve: Path,
     snapshot_curve: Path,
+    class_shares: Path,
 ) -> None:
     """Measure the samples under the reference's extractor, look for copies of training images, and bound likelihood."""
     where = device.prepare(params.runtime)
@@ -65,6 +67,7 @@ def evaluate(
     }
     curve.write(likelihood_curve, terms, LIKELIHOOD)
     curve.write(snapshot_curve, points, SNAPSHOTS)
+    shares.write(class_shares, judge.shares(features, of_train.classes))
     atomic.write_text(metrics, json.dumps(result, indent=2, sort_keys=True) + "\n")
 
 
@@ -97,6 +100,13 @@ class Judge:
         if self.extract.accuracy is None:
             return {}
         return {"accuracy": self.extract.accuracy} | classes.agreement(samples, self.train, asked)
+
+    def shares(self, samples: Features, names: Sequence[str]) -> list[Share]:
+        """How often a classifier sees each class in training images and in samples; of Inception nothing."""
+        if self.extract.accuracy is None:
+            return []
+        both = (classes.shares(features).tolist() for features in (self.train, samples))
+        return [Share(*row) for row in zip(names, *both, strict=True)]
 
 
 def follow(judge: Judge, of_snapshots: Mapping[str, Tensor]) -> list[dict[str, float]]:
@@ -182,5 +192,5 @@ if __name__ == "__main__":
     torch.set_grad_enabled(False)
     with pipeline.running("evaluate"):
         inputs = ("model", "samples", "snapshot-samples", "train", "test", "network", "reference")
-        outputs = ("metrics", "neighbours", "likelihood", "snapshots")
+        outputs = ("metrics", "neighbours", "likelihood", "snapshots", "classes")
         evaluate(load(pipeline.PARAMS), *pipeline.paths(*inputs, *outputs))

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpm.reporting.markdown import flatten
+from ddpm.reporting.contents import flatten
 from stages import pipeline
 
 MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages that determine a result
@@ -14,12 +15,20 @@ MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages
 
 def fingerprint(train_digest: str, folder: Path = Path()) -> str:
     """One name for the parameters and the code of all stages that make its results, and for its data."""
-    everything = {
-        "params": params(folder),
-        "code": {name: pipeline.code(name, folder) for name in MEASURED},
-        "data": train_digest,
-    }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+    return _digest({"params": params(folder), "code": _code(folder), "data": train_digest})
+
+
+def code_digest(folder: Path = Path()) -> str:
+    """sha256 of the code of all stages that make its results."""
+    return _digest(_code(folder))
+
+
+def _code(folder: Path) -> dict[str, dict[str, str]]:
+    return {name: pipeline.code(name, folder) for name in MEASURED}
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def params(folder: Path = Path()) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import images, tensorfile
-from ddpm.atomic import replacing
 from ddpm.errors import UsageError
 from ddpm.network.modelfile import Description, Model
 from ddpm.params import Sample, sampling_conflicts
@@ -21,8 +20,6 @@ from ddpm.sampling import blocks
 _GUIDANCE = 2.0  # for a class that is asked for by itself
 _STEPS = {"ddim": 50, "dpm_solver": 20}
 FRAMES = 40  # of an animation
-_MILLISECONDS = 80  # per frame
-_HOLD = 2000  # milliseconds that the finished images stay
 
 
 @dataclass(frozen=True)
@@ -115,13 +112,8 @@ def _draw(model: Model, chosen: Sample, asked: Tensor | None) -> Tensor:
         return blocks.draw(model, chosen, asked, bar.update)
 
 
-def _columns(count: int) -> int:
-    """Of a grid that is about as wide as high, or a little wider."""
-    return -int(-(count**0.5) // 1)
-
-
 def _grid(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
-    figures.save(figures.grid(_draw(model, chosen, asked), _columns(chosen.count)), out)
+    figures.save(figures.grid(_draw(model, chosen, asked), figures.columns_of(chosen.count)), out)
 
 
 def _tensor(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
@@ -137,13 +129,7 @@ def _folder(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> No
 
 def _animation(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
     """x_t along the chain, the finished images held at the end."""
-    chain = blocks.trajectory(model, chosen, 0, chosen.count, asked)
-    states = list(tqdm(chain, desc="sample", total=chosen.steps + 1))
-    places = torch.linspace(0, len(states) - 1, min(FRAMES, len(states))).round().int().tolist()
-    frames = [
-        figures.grid(images.to_uint8(states[place].x_t, model.denoiser.value_range).cpu(), _columns(chosen.count))
-        for place in places
-    ]
-    durations = [_MILLISECONDS] * (len(frames) - 1) + [_HOLD]
-    with replacing(out) as temporary:
-        frames[0].save(temporary, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    with tqdm(total=chosen.steps + 1, desc="sample") as bar:
+        states = blocks.milestones(model, chosen, asked, chosen.count, FRAMES, bar.update)
+    shown = torch.stack([images.to_uint8(state.x_t, model.denoiser.value_range).cpu() for state in states])
+    figures.animation(shown, figures.columns_of(chosen.count), out)

@@ -40,10 +40,10 @@ def compose(name: str, folder: Path) -> str:
             if section not in whole:
                 raise UsageError(f"{path}: there is no section {section!r} in params.yaml")
             remaking = _REPLACED_BY.get(section)
-            if remaking in values and values[remaking] != whole[section][remaking]:
+            if remaking and remaking in values and values[remaking] != whole[section][remaking]:
                 for key in set(whole[section]) - set(values):
                     del whole[section][key]
-            _merge(whole[section], values)
+            _merge(whole, {section: values})
     text = StringIO()
     yaml.dump(whole, text)
     params.check(yaml_values(text.getvalue()), f"recipe {name}")

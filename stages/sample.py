@@ -4,6 +4,7 @@ from stages import pipeline  # first: it notes the code before it is imported
 
 # isort: split
 
+import math
 from pathlib import Path
 
 import torch
@@ -22,6 +23,9 @@ from ddpm.sampling import blocks
 SHOWN = 100  # samples in the grid
 COLUMNS = 10  # of the grid, and times in the strips
 FOLLOWED = 4  # images in the strips
+MOVING = 9  # images in the animation, if they are small
+FRAMES = 32  # of it
+PIXELS = 1_000_000  # of all its frames together: some 200 kB of 8x8 images, and no more than 1 MB of any
 
 
 def sample(
@@ -32,7 +36,9 @@ def sample(
     samples: Path,
     of_snapshots: Path,
     grid: Path,
+    real: Path,
     denoising: Path,
+    trajectory: Path,
     noising: Path,
 ) -> None:
     """Draw `sample.count` images from the model file's own network, and picture both directions of the process.
@@ -49,9 +55,12 @@ def sample(
         for path in sorted(snapshots.glob("*.safetensors"))
     }
     tensorfile.write(of_snapshots, earlier, metadata)
+    of_test = dataset.read(test).images
     figures.save(figures.grid(drawn[:SHOWN], COLUMNS), grid)
+    figures.save(figures.grid(spread(of_test, min(SHOWN, len(drawn))), COLUMNS), real)
     picture_denoising(model, params.sample, asked, denoising)
-    picture_noising(model, dataset.read(test).images[:FOLLOWED].to(where), params.sample.seed, noising)
+    animate_denoising(model, params.sample, asked, trajectory)
+    picture_noising(model, of_test[:FOLLOWED].to(where), params.sample.seed, noising)
 
 
 def draw(model: Model, settings: Settings, what: str) -> tuple[Tensor, Tensor | None]:
@@ -61,11 +70,25 @@ def draw(model: Model, settings: Settings, what: str) -> tuple[Tensor, Tensor | 
         return blocks.draw(model, settings, asked, bar.update), asked
 
 
+def spread(real: Tensor, count: int) -> Tensor:
+    """So many of the images, or all, evenly over their order, which may be by class."""
+    return real[torch.linspace(0, len(real) - 1, min(count, len(real))).round().long()]
+
+
 def picture_denoising(model: Model, settings: Settings, asked: Tensor | None, path: Path) -> None:
     """x_t and the predicted x_0 of the first samples, at ten times of their chain."""
-    states = list(blocks.trajectory(model, settings, 0, min(FOLLOWED, settings.count), asked))
-    chosen = [states[round(place)] for place in torch.linspace(0, len(states) - 1, COLUMNS).tolist()]
-    _strip(path, "From noise to samples", model, [(s.t, s.x_t, s.x_0) for s in chosen])
+    states = blocks.milestones(model, settings, asked, min(FOLLOWED, settings.count), COLUMNS)
+    _strip(path, "From noise to samples", model, [(s.t, s.x_t, s.x_0) for s in states])
+
+
+def animate_denoising(model: Model, settings: Settings, asked: Tensor | None, path: Path) -> None:
+    """x_t of the first samples along their chain; large ones are fewer, in fewer frames, for a small file."""
+    each = math.prod(figures.grid(torch.zeros(1, *model.description.image_shape, dtype=torch.uint8), 1).size)
+    fitting = min(max(PIXELS // (each * FRAMES), 1), MOVING, settings.count)
+    count = math.isqrt(fitting) ** 2  # for a square
+    states = blocks.milestones(model, settings, asked, count, min(max(PIXELS // (each * count), 2), FRAMES))
+    shown = torch.stack([images.to_uint8(state.x_t, model.denoiser.value_range).cpu() for state in states])
+    figures.animation(shown, figures.columns_of(count), path)
 
 
 @torch.no_grad()
@@ -95,5 +118,6 @@ def _strip(path: Path, title: str, model: Model, columns: list[tuple[int, Tensor
 
 if __name__ == "__main__":
     with pipeline.running("sample"):
-        names = ("model", "snapshots", "test", "samples", "snapshot-samples", "grid", "denoising", "noising")
-        sample(load(pipeline.PARAMS), *pipeline.paths(*names))
+        inputs = ("model", "snapshots", "test")
+        outputs = ("samples", "snapshot-samples", "grid", "real", "denoising", "trajectory", "noising")
+        sample(load(pipeline.PARAMS), *pipeline.paths(*inputs, *outputs))

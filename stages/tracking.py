@@ -25,7 +25,7 @@ from ddpm.errors import UsageError
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
 from ddpm.reporting.comparison import Experiment
-from ddpm.reporting.markdown import flatten
+from ddpm.reporting.contents import flatten
 from stages import experiment, pipeline
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ def agreement(samples: Features, real: Features, asked: Tensor | None) -> dict[s
     the part of the samples whose most likely class is the one asked for.
     """
     seen = samples.logits.argmax(1)
-    result = {"class_distance": float((_shares(samples) - _shares(real)).abs().sum() / 2)}
+    result = {"class_distance": float((shares(samples) - shares(real)).abs().sum() / 2)}
     if asked is not None:
         result["label_agreement"] = float((seen == asked).double().mean())
     return result
 
 
-def _shares(features: Features) -> Tensor:
+def shares(features: Features) -> Tensor:
+    """The part of the images that is of each class, float64 (classes,)."""
     counts = torch.bincount(features.logits.argmax(1), minlength=features.logits.shape[1])
     return counts.double() / len(features)

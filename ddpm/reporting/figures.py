@@ -1,4 +1,7 @@
-"""Pictures: grids of images, strips over diffusion time, the loss curve. Equal inputs give equal bytes."""
+"""Pictures: grids of images, still and moving, strips over diffusion time, the loss curve.
+
+Equal inputs give equal bytes.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ from ddpm.atomic import replacing
 
 _SMALLEST = 48  # pixels on the screen: smaller images are enlarged, pixel by pixel
 _GAP = 2  # pixels between images
+_MILLISECONDS = 80  # per frame of an animation
+_HOLD = 2000  # milliseconds that its end stays
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: for colour-blind readers too
 
 
@@ -44,6 +49,19 @@ def save(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its suffix, atomically."""
     with replacing(path) as temporary:
         picture.save(temporary)
+
+
+def animation(frames: Tensor, columns: int, path: Path) -> None:
+    """Grids that follow one another, uint8 (F, N, C, H, W), as a GIF; the last one is held."""
+    shown = [grid(images, columns) for images in frames]
+    durations = [_MILLISECONDS] * (len(shown) - 1) + [_HOLD]
+    with replacing(path) as temporary:
+        shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0)
+
+
+def columns_of(count: int) -> int:
+    """Of a grid that is about as wide as high, or a little wider."""
+    return -int(-(count**0.5) // 1)
 
 
 def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[str, Tensor]]) -> None:

@@ -21,10 +21,12 @@ from ddpm.reporting.figures import BLUE, GREEN, ORANGE, PURPLE
 _WIDTH, _HEIGHT = 4.6, 3.0  # inches: text stays readable where a phone shrinks the plot to its width
 _LEGEND_LINE, _BAR = 0.18, 0.3  # inches
 _INK = "#010203"  # becomes the colour of the text around the plot
+_NAMED = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "purple": PURPLE}  # a dark page may brighten them
 _LOGARITHMIC = 5  # as soon as the largest value is so many times the smallest
+_LONGEST = 24  # letters of a name: more leave no room for what it names
 _MARKED = 40  # points: more are a line without marks
-_STYLES = list(product(("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))), (BLUE, ORANGE, GREEN, PURPLE)))
-_TASTE: dict[str, Any] = {
+_STYLES = list(product(("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))), _NAMED.values()))
+_TASTE: Any = {  # an untyped dict: the keys of matplotlib's are literals
     "svg.fonttype": "none",  # text stays text, in the page's font
     "text.parse_math": False,  # names are no formulas
     "font.size": 9.5,
@@ -59,7 +61,7 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str, description: str) 
                 linewidth=1.5,
                 marker=mark,
                 markersize=4,
-                label=curve.name,
+                label=_fitting(curve.name),
             )
         _scale(axes, [value for curve in curves for value in curve.y])
         axes.set_xlabel(x_label)
@@ -77,13 +79,17 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: s
         for place, ((group, values), (_, colour)) in enumerate(zip(groups.items(), _STYLES, strict=False)):
             middles = [row + (place - (len(groups) - 1) / 2) * thickness for row in range(len(names))]
             axes.barh(middles, values, thickness, color=colour, label=group)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [_fitting(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         axes.set_xlabel(x_label)
         figure.legend(loc="outside upper left", ncols=len(groups), frameon=False, fontsize=8.5)
     return drawn[0]
+
+
+def _fitting(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 def _axes(figure: Figure) -> Axes:
@@ -97,13 +103,15 @@ def _axes(figure: Figure) -> Axes:
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis where it serves, with its numbers written out."""
+    """A y axis that is logarithmic where that serves and begins at zero elsewhere, its numbers written out."""
     span = max(values) / min(values) if values and min(values) > 0 else 1
+    axes.yaxis.set_major_formatter(FuncFormatter(_short))
     if span < _LOGARITHMIC:
+        axes.set_ylim(bottom=min([0, *values]))
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if span > 100 else (1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_short))
+    axes.yaxis.set_major_formatter(FuncFormatter(_short))  # a change of scale has forgotten it
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -120,7 +128,7 @@ def _svg(height: float, description: str) -> Iterator[tuple[Figure, list[Markup]
     """A figure to draw on; when that is done, the list has its SVG. Free of the user's settings."""
     drawn: list[Markup] = []
     with mpl.rc_context(mpl.rcParamsDefault), warnings.catch_warnings():
-        mpl.rcParams.update({**_TASTE, "svg.hashsalt": description})
+        mpl.rcParams.update(_TASTE | {"svg.hashsalt": description})
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's font has more letters than matplotlib's
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -140,4 +148,7 @@ def _inline(svg: str, description: str) -> Markup:
     assert size is not None
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {size[0]} '
     opening += f'role="img" aria-label="{escape(description)}">'
-    return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1).replace(_INK, "currentColor"))
+    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1).replace(_INK, "currentColor")
+    for name, colour in _NAMED.items():
+        svg = svg.replace(f": {colour.lower()}", f": var(--{name}, {colour.lower()})")
+    return Markup(svg)

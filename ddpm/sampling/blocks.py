@@ -84,6 +84,29 @@ def trajectory(model: Model, settings: Sample, first: int, count: int, asked: Te
     yield from reverse(denoiser, settings, x, timesteps(settings, process.timesteps), noise)
 
 
+def milestones(
+    model: Model,
+    settings: Sample,
+    asked: Tensor | None,
+    count: int,
+    number: int,
+    progress: Callable[[int], object] | None = None,
+) -> list[State]:
+    """At most `number` states of the first images, evenly spread over their chain, its first and last included.
+
+    The others are dropped at once: a long chain of large images does not fit into memory. `progress` hears of each.
+    """
+    length = len(timesteps(settings, model.denoiser.process.timesteps)) + 1
+    kept = set(torch.linspace(0, length - 1, min(number, length)).round().int().tolist())
+    found = []
+    for place, state in enumerate(trajectory(model, settings, 0, count, asked)):
+        if place in kept:
+            found.append(state)
+        if progress is not None:
+            progress(1)
+    return found
+
+
 def reverse(
     denoiser: Denoiser, settings: Sample, x: Tensor, times: Sequence[int], noise: Callable[[], Tensor]
 ) -> Iterator[State]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ddpm.reporting.markdown import flatten
+from ddpm.reporting.contents import flatten
 from tests.imports import ROOT, imported, path_of
 
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -59,6 +59,14 @@ def test_every_path_of_a_command_is_declared(stage: str) -> None:
     assert {word for word in words if "/" in word} == {
         path for path in [*definition["deps"], *outs] if not path.startswith(("ddpm", "stages"))
     }
+
+
+def test_the_report_depends_on_all_code_for_it_names_the_experiment_by_its_code() -> None:
+    assert {"ddpm", "stages"} <= set(STAGES["report"]["deps"])
+
+
+def test_the_report_alone_depends_on_what_others_have_published() -> None:
+    assert [name for name, stage in STAGES.items() if "published" in stage["params"]] == ["report"]
 
 
 def covers(dependency: str, path: str) -> bool:

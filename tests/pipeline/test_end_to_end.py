@@ -1,6 +1,8 @@
 """The pipeline as users drive it: dvc repro, dvc exp run, the queue, the MLflow store."""
 
+import html
 import json
+import re
 import sqlite3
 
 import pytest
@@ -20,14 +22,18 @@ OUTPUTS = [
     "data/samples.safetensors",
     "data/snapshot-samples.safetensors",
     "reports/samples.png",
+    "reports/real.png",
     "reports/denoising.png",
+    "reports/trajectory.gif",
     "reports/noising.png",
     "reports/metrics.json",
     "reports/neighbours.png",
     "reports/likelihood.csv",
     "reports/snapshots.csv",
+    "reports/classes.csv",
     "reports/loss.png",
     "reports/report.md",
+    "reports/index.html",
 ]
 
 
@@ -78,7 +84,27 @@ def test_repro_is_one_finished_run_with_curve_and_artifacts(reproduced: Project)
         steps = rows(reproduced, f"SELECT step FROM metrics WHERE key = '{key}' ORDER BY step")
         assert [step for (step,) in steps] == expected
     artifacts = {path.name for path in (reproduced.path / "mlartifacts").rglob("*") if path.is_file()}
-    assert {"00000006.png", "00000012.png", "report.md", "samples.png", "params.yaml"} <= artifacts
+    assert {"00000006.png", "00000012.png", "report.md", "index.html", "samples.png", "params.yaml"} <= artifacts
+
+
+def test_the_commands_on_the_page_give_the_parameters_again(reproduced: Project) -> None:
+    text = (reproduced.path / "reports/report.md").read_text()
+    recipe, run = re.findall(r"```bash\n(ddpm recipe .*?)\n(dvc exp run .*?)\n```", text, re.DOTALL)[0]
+    assert run in html.unescape((reproduced.path / "reports/index.html").read_text())
+    before = yaml.safe_load((reproduced.path / "params.yaml").read_text())
+    reproduced.run("bash", "-c", f"{recipe} && {run} --queue --name again")
+    after = yaml.safe_load(reproduced.git("show", "refs/exps/celery/stash:params.yaml"))
+    reproduced.run("dvc", "queue", "remove", "again")
+    reproduced.git("checkout", "-q", ".")
+    free = {"checkpoint_every", "preview_every"}  # change no byte, and are the default's
+    assert {key for key in after["runtime"] if after["runtime"][key] != before["runtime"][key]} <= free
+    assert after | {"runtime": None} == before | {"runtime": None}
+
+
+def test_the_page_names_the_experiment_as_its_run_does(reproduced: Project) -> None:
+    ((fingerprint,),) = rows(reproduced, "SELECT value FROM tags WHERE key = 'ddpm.fingerprint'")
+    assert fingerprint in (reproduced.path / "reports/index.html").read_text()
+    assert fingerprint in (reproduced.path / "reports/report.md").read_text()
 
 
 def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
@@ -89,6 +115,9 @@ def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
     assert "gradient_norm" in page
     assert "samples.png" in page
     assert '"title": "FID"' in page
+    assert '"title": "share of the samples"' in page
+    assert '"title": "share of the training images"' in page
+    assert "trajectory.gif" in page
     assert (
         '"title": "bits per dimension"' not in page
     )  # a curve that is a heading alone is left out, and breaks nothing

@@ -5,20 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from ddpm import params, tensorfile
 from ddpm.data import dataset
 from ddpm.network import modelfile
 from ddpm.params import Params
-from ddpm.reporting import curve
+from ddpm.reporting import curve, figures, shares
 from ddpm.sampling import blocks
 from stages.evaluate import Judge, evaluate
 from stages.reference import reference
-from stages.report import report
-from stages.sample import sample
+from stages.report import Inputs, report, whole
+from stages.sample import PIXELS, animate_denoising, sample, spread
 from tests.evaluation.conftest import stripes
 from tests.stages.conftest import ROOT
 
@@ -37,13 +39,14 @@ def changed(**sections: dict[str, Any]) -> Params:
         "runtime": {"device": "cpu", "threads": 1, "deterministic": False},
     }
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    return params.check({key: part | tiny.get(key, {}) | sections.get(key, {}) for key, part in values.items()})
+    return params.check(values | {key: values[key] | part | sections.get(key, {}) for key, part in tiny.items()})
 
 
-def model(path: Path, seed: int) -> None:
+def model(path: Path, seed: int, size: int = 8, **network: Any) -> None:
     """A model of stripes that has learned nothing."""
     settings = changed()
-    description = modelfile.Description(settings.diffusion, settings.network, (1, 8, 8), ["rows", "columns"])
+    built = settings.network.model_copy(update=network)
+    description = modelfile.Description(settings.diffusion, built, (1, size, size), ["rows", "columns"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = {
@@ -77,7 +80,7 @@ def draw(folder: Path, settings: Params, out: Path | None = None) -> None:
     out = out or folder
     drawn = [
         *files(out, "samples", "of_snapshots"),
-        *(out / f"{name}.png" for name in ("grid", "denoising", "noising")),
+        *(out / name for name in ("grid.png", "real.png", "denoising.png", "trajectory.gif", "noising.png")),
     ]
     sample(settings, folder / "model.safetensors", folder / "snapshots", folder / "test.safetensors", *drawn)
 
@@ -88,7 +91,8 @@ def evaluated(place: Path, tmp_path: Path) -> Evaluated:
 
     def run(settings: Params, samples: Path = place / "samples.safetensors") -> dict[str, Any]:
         inputs = files(place, "of_snapshots", "train", "test", "network", "reference")
-        outputs = [tmp_path / name for name in ("metrics.json", "neighbours.png", "likelihood.csv", "snapshots.csv")]
+        names = ("metrics.json", "neighbours.png", "likelihood.csv", "snapshots.csv", "classes.csv")
+        outputs = [tmp_path / name for name in names]
         evaluate(settings, place / "model.safetensors", samples, *inputs, *outputs)
         return json.loads(outputs[0].read_text())
 
@@ -162,6 +166,52 @@ def test_samples_that_are_the_training_images_have_its_classes_and_the_labels_as
     assert right["class_distance"] == wrong["class_distance"] == 0
     assert right["label_agreement"] > 0.9
     assert right["label_agreement"] + wrong["label_agreement"] == pytest.approx(1)
+    assert {share.name: share.data for share in shares.read(tmp_path / "classes.csv")} == {
+        share.name: share.samples for share in shares.read(tmp_path / "classes.csv")
+    }
+
+
+def test_class_shares_are_by_name_and_as_far_apart_as_the_metric_says(evaluated: Evaluated, tmp_path: Path) -> None:
+    metrics = evaluated(changed())
+    found = shares.read(tmp_path / "classes.csv")
+    assert [share.name for share in found] == ["rows", "columns"]
+    assert sum(share.data for share in found) == sum(share.samples for share in found) == 1
+    apart = sum(abs(share.data - share.samples) for share in found) / 2
+    assert metrics["classifier"]["class_distance"] == pytest.approx(apart)
+    assert apart > 0
+
+
+def test_real_images_are_spread_over_their_order() -> None:
+    images = torch.arange(1000).view(1000, 1, 1, 1)
+    assert spread(images, 4).flatten().tolist() == [0, 333, 666, 999]
+    assert spread(images[:3], 4).flatten().tolist() == [0, 1, 2]
+
+
+def test_as_many_real_images_as_samples_are_shown_in_pictures_of_the_same_form(place: Path) -> None:
+    with Image.open(place / "grid.png") as drawn, Image.open(place / "real.png") as real:
+        assert drawn.width == real.width
+        rows = [(picture.height - 2) // 50 for picture in (drawn, real)]
+    assert rows == [3, 2]  # 24 samples, and all 20 test images
+
+
+def test_the_animation_ends_with_the_first_samples(place: Path) -> None:
+    samples = tensorfile.read(place / "samples.safetensors").tensors["images"]
+    with Image.open(place / "trajectory.gif") as animation:
+        assert animation.n_frames == 4  # three steps
+        animation.seek(3)
+        shown = np.asarray(animation.convert("L"))
+    expected = np.asarray(figures.grid(samples[:9], 3))
+    assert np.abs(shown.astype(int) - expected).max() <= 1  # rounding of the network in batches of another size
+
+
+def test_the_animation_of_large_images_is_small(tmp_path: Path) -> None:
+    model(tmp_path / "large.safetensors", 0, 256, multipliers=[1] * 6, attention=[], conditional=False)
+    large = modelfile.load(tmp_path / "large.safetensors")
+    settings = changed(sample={"count": 16, "steps": 10, "guidance": None}).sample
+    animate_denoising(large, settings, None, tmp_path / "large.gif")
+    with Image.open(tmp_path / "large.gif") as animation:
+        assert animation.size == (260, 260)  # one image
+        assert 2 < animation.n_frames <= PIXELS / 260**2
 
 
 def test_the_report_draws_the_snapshots_and_tells_the_best_one_and_the_bound(
@@ -171,12 +221,28 @@ def test_the_report_draws_the_snapshots_and_tells_the_best_one_and_the_bound(
     metrics = evaluated(settings)
     point = {"step": 7, "loss": 0.5, "gradient_norm": 1.5, "learning_rate": 0.1}
     curve.write(tmp_path / "train.csv", [point, {**point, "step": 200}], list(point))
-    inputs = [tmp_path / name for name in ("metrics.json", "train.csv", "snapshots.csv")]
-    report(settings, *inputs, [], ROOT / "recipes/default.yaml", tmp_path / "loss.png", tmp_path / "report.md")
-    page = (tmp_path / "report.md").read_text()
+    names = ("metrics.json", "train.csv", "snapshots.csv", "likelihood.csv", "classes.csv")
+    inputs = Inputs(*(tmp_path / name for name in names), ROOT / "recipes/default.yaml")
+    outputs = [tmp_path / name for name in ("loss.png", "report.md", "index.html")]
+    report(settings, inputs, [], *outputs)
+    page = outputs[1].read_text()
     assert f"| `likelihood.bits_per_dim` | {metrics['likelihood']['bits_per_dim']:.4g} |" in page
     assert f"that of step {metrics['snapshots']['best_step']:.0f} has the smallest FID" in page
-    with_snapshots = (tmp_path / "loss.png").read_bytes()
-    curve.write(inputs[2], [], ("step", "fid", "is"))
-    report(settings, *inputs, [], ROOT / "recipes/default.yaml", tmp_path / "loss.png", tmp_path / "report.md")
-    assert (tmp_path / "loss.png").read_bytes() != with_snapshots
+    assert "FID of snapshots over optimizer step" in outputs[2].read_text()
+    with_snapshots = outputs[0].read_bytes()
+    curve.write(inputs.snapshots, [], ("step", "fid", "is"))
+    report(settings, inputs, [], *outputs)
+    assert outputs[0].read_bytes() != with_snapshots
+    assert "FID of snapshots over optimizer step" not in outputs[2].read_text()
+
+
+def test_the_parameters_that_are_shown_say_what_decides_a_result_and_not_where_it_was_made() -> None:
+    defaults = yaml.safe_load((ROOT / "recipes/default.yaml").read_text())
+    here = changed(runtime={"device": "cpu", "threads": 1, "data_root": "elsewhere", "log_every": 7})
+    shown = whole(here, defaults)
+    assert shown["runtime"] == {**defaults["runtime"], "threads": 1, "log_every": 7, "deterministic": False}
+    assert {key: shown[key] for key in ("network", "sample")} == {
+        "network": here.network.model_dump(),
+        "sample": here.sample.model_dump(),
+    }
+    assert params.check(shown).network == here.network

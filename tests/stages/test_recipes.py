@@ -11,7 +11,7 @@ import yaml
 from ddpm import params
 from ddpm.errors import UsageError
 from ddpm.network.modelfile import Description
-from ddpm.reporting.markdown import flatten
+from ddpm.reporting.contents import flatten
 from stages import recipes
 from tests.stages.conftest import ROOT
 
@@ -56,8 +56,8 @@ def test_every_recipe_is_usable_and_has_what_it_asks_for(name: str) -> None:
     checked = params.check(values).model_dump()
     asked = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     for section, changes in asked.items():
-        assert flatten(changes).items() <= flatten(values[section]).items()
-        assert set(checked[section]) == set(values[section])
+        assert flatten({section: changes}).items() <= flatten(values).items()
+        assert flatten({section: checked[section]}).keys() == flatten({section: values[section]}).keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,6 +158,21 @@ def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
     assert settings.evaluate.classifier is None
     assert (settings.sample.eta, settings.sample.sigma) == (None, "small")
     assert comments(DEFAULT) == comments(text)
+
+
+def test_a_section_takes_the_place_of_null(composed: Composed) -> None:
+    text = composed("published:\n  source: Somebody, Table 1\n  metrics:\n    inception.fid: 3.17\n")
+    published = params.check(yaml.safe_load(text)).published
+    assert published is not None
+    assert (published.source, published.metrics) == ("Somebody, Table 1", {"inception.fid": 3.17})
+    assert comments(DEFAULT) == comments(text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_numbers_are_those_of_the_recipes_comment(name: str) -> None:
+    published = loaded(name).published
+    comment = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").split("\ndata:")[0]
+    assert not [number for number in (published.metrics.values() if published else []) if f"{number:g}" not in comment]
 
 
 def test_another_source_replaces_the_section(composed: Composed) -> None:
