@@ -13,6 +13,7 @@ import yaml
 
 from ddpm.errors import UsageError
 from ddpm.params import Params
+from ddpm.reporting.contents import number
 
 ABSENT = "-"
 _USUAL = ("fid", "is", "bits_per_dim")  # the metrics of a table, where nothing else is asked for
@@ -147,7 +148,10 @@ def cells(experiments: Sequence[Experiment], key: str) -> list[Cell]:
     known = [value for value in values if math.isfinite(value)]
     choose = _better(key)
     best = choose(known) if choose and len(known) > 1 and not mixed(experiments, key) else None
-    return [Cell(number(one.metrics.get(key)), value == best) for one, value in zip(experiments, values, strict=True)]
+    return [
+        Cell(number(value) if key in one.metrics else ABSENT, value == best)
+        for one, value in zip(experiments, values, strict=True)
+    ]
 
 
 def mixed(experiments: Sequence[Experiment], key: str) -> bool:
@@ -170,11 +174,6 @@ def notes(experiments: Sequence[Experiment], metrics: Sequence[str]) -> Iterator
 def shown(value: Any) -> str:
     """A parameter as params.yaml has it."""
     return ABSENT if value is _NOTHING else _yaml(json.dumps(value))
-
-
-def number(value: float | None) -> str:
-    """A metric with four digits, or that there is none."""
-    return ABSENT if value is None else f"{value:.4g}"
 
 
 @cache
