@@ -186,6 +186,38 @@ def publish(
 
 
 @app.command()
+def compare(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Which: names, patterns such as 'eta-*', beginnings of fingerprints; else all.", show_default=False
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Show it, and sort by the first, such as classifier.fid; may be repeated.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write it as a table too: every metric, all digits.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page too: samples side by side, loss curves.")] = None,
+) -> None:
+    """Compare the experiments in MLflow: the parameters in which they differ, and their metrics."""
+    with _readable_errors():
+        _in_repository()
+        from rich.console import Console
+
+        from ddpm.params import load
+        from stages import compare as comparing
+        from stages import pipeline, tracking
+
+        records = tracking.Records(load(pipeline.PARAMS).tracking)
+        table = comparing.collect(records, names or [], metric or [])
+        if csv:
+            comparing.write_csv(table, csv)
+        if html:
+            comparing.write_page(table, records, metric[0] if metric else None, html)
+        comparing.show(table, Console(highlight=False))
+
+
+@app.command()
 def clean(
     only_list: Annotated[bool, typer.Option("--list", help="Only list it.")] = False,
 ) -> None:

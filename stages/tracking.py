@@ -18,15 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from PIL import Image
 
-from ddpm import tensorfile
+from ddpm.errors import UsageError
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
+from ddpm.reporting.comparison import Experiment
 from ddpm.reporting.contents import flatten
 from stages import experiment, journal, pipeline
 
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 FINGERPRINT = "ddpm.fingerprint"
+EXTRACTOR = "ddpm.extractor"
 _ARTIFACTS = ("params.yaml", "reports")
 _PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
 _INTERVAL = 10.0  # seconds between two looks at the machine
 _BATCH = 1000  # metrics that MLflow takes in one call
 _LOGGED = "ddpm.logged_model"
+_PAGE = 1000  # runs that MLflow tells in one call
 _SPEED = "images_per_second"
 
 
@@ -162,6 +166,7 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
     measured = flatten({key: part for key, part in metrics.items() if key != "protocol"})
     run.points([{"step": 0, **measured}])
     run.client.set_tag(run.id, "ddpm.model", metrics["protocol"]["model_digest"])
+    run.client.set_tag(run.id, EXTRACTOR, metrics["protocol"]["extractor_digest"])
     for artifact in _ARTIFACTS:
         path = folder / artifact
         if path.is_dir():
@@ -177,6 +182,8 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
 
 def _log_model(run: "_Run", path: Path, digest: str) -> None:
     """The model file, and a model of MLflow's around it (stages/served.py): once, as no two of those are the same."""
+    from ddpm import tensorfile  # and with it torch, which readers of runs do not wait for
+
     if run.tags.get(_LOGGED) == digest or not path.exists() or tensorfile.read_metadata(path)["digest"] != digest:
         return
     run.client.log_artifact(run.id, str(path), "models")
@@ -332,5 +339,83 @@ def _git(*arguments: str) -> str:
 
 
 def _warn(error: Exception) -> None:
-    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    message = _first_line(error)
     print(f"MLflow could not be written ({message}); `ddpm publish` fills it in later", file=sys.stderr, flush=True)
+
+
+class Records:
+    """What MLflow knows of the experiments, to read. Its methods raise `UsageError` where it does not answer."""
+
+    def __init__(self, settings: Tracking) -> None:
+        """Connect; a store of SQLite that is not there is not created."""
+        self.uri = store_uri(settings)
+        self.group = settings.experiment
+        path = self.uri.removeprefix("sqlite:///")
+        self._empty = path != self.uri and not Path(path).exists()
+
+    def experiments(self) -> list[Experiment]:
+        """All but the deleted, newest first."""
+        if self._empty:
+            return []
+        with self._answering():
+            group = self._client.get_experiment_by_name(self.group)
+            runs = self._runs(group.experiment_id) if group else []
+            return [_experiment_of(run) for run in runs]
+
+    def loss(self, id: str) -> list[tuple[int, float]]:
+        """The loss curve of an experiment: steps and values."""
+        with self._answering():
+            return sorted((point.step, point.value) for point in self._client.get_metric_history(id, "loss"))
+
+    def samples(self, id: str, folder: Path) -> Path | None:
+        """The grid of samples, brought into a folder; None where it is not drawn yet, or kept out of reach."""
+        folder.mkdir(parents=True)
+        try:
+            return Path(self._client.download_artifacts(id, "reports/samples.png", str(folder)))
+        except Exception:  # each kind of artifact store has its own
+            return None
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        with FileLock(pipeline.ROOT / "mlflow.db.lock"):  # another process may be creating the database
+            return _client(self.uri)
+
+    def _runs(self, group: str) -> Iterator["Run"]:
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs([group], max_results=_PAGE, page_token=token or None)
+            yield from page
+            token = page.token or None
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # MLflow's own, the database's, the network's
+            raise UsageError(f"MLflow at {self.uri} cannot be read: {_first_line(error)}") from error
+
+
+def _experiment_of(run: "Run") -> Experiment:
+    tags = run.data.tags
+    return Experiment(
+        name=run.info.run_name or "",
+        fingerprint=tags.get(FINGERPRINT, ""),
+        status=run.info.status.lower(),
+        started=run.info.start_time / 1000,
+        params={key: _decoded(value) for key, value in run.data.params.items()},
+        metrics=run.data.metrics,
+        extractor=tags.get(EXTRACTOR, ""),
+        id=run.info.run_id,
+    )
+
+
+def _decoded(value: str) -> Any:
+    """A parameter as it was before `describe` wrote it."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

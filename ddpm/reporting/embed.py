@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 LARGEST = 240_000  # bytes of a picture; a page of seven, with its plots, stays under 3 MB
-_WIDEST = 1600  # pixels of a picture that is encoded anew
+WIDEST = 1600  # pixels of a picture that is encoded anew
 _SHRINK = 0.8
 _QUALITIES = (85, 70, 55)
 
@@ -22,26 +22,28 @@ class Embedded:
     height: int
 
 
-def embed(path: Path, largest: int = LARGEST) -> Embedded:
-    """The picture, moving or not, in at most so many bytes."""
+def embed(path: Path, largest: int = LARGEST, widest: int = WIDEST) -> Embedded:
+    """The picture, moving or not, in at most so many bytes; where it is encoded anew, at most so wide."""
     contents = path.read_bytes()
     with Image.open(path) as picture:
         if len(contents) <= largest:
             return _embedded(contents, picture.get_format_mimetype() or "", picture.size)
         frames = [(frame.convert("RGB"), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(picture)]
-    return _shrunk([frame for frame, _ in frames], [duration for _, duration in frames], largest)
+    return _shrunk([frame for frame, _ in frames], [duration for _, duration in frames], largest, widest)
 
 
 def last_frame(path: Path, largest: int = LARGEST) -> Embedded:
     """What an animation ends with, for readers who want nothing to move."""
     with Image.open(path) as animation:
         animation.seek(animation.n_frames - 1)  # type: ignore[attr-defined]
-        return _shrunk([animation.convert("RGB")], [0], largest, lossless=True)
+        return _shrunk([animation.convert("RGB")], [0], largest, WIDEST, lossless=True)
 
 
-def _shrunk(frames: list[Image.Image], durations: list[int], largest: int, lossless: bool = False) -> Embedded:
+def _shrunk(
+    frames: list[Image.Image], durations: list[int], largest: int, widest: int, lossless: bool = False
+) -> Embedded:
     """WebP of lower and lower quality, then of smaller and smaller size."""
-    width = min(frames[0].width, _WIDEST)
+    width = min(frames[0].width, widest)
     if lossless and len(contents := _webp(frames, durations, 100, True)) <= largest:
         return _embedded(contents, "image/webp", frames[0].size)
     while True:

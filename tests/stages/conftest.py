@@ -1,6 +1,9 @@
-"""A temporary experiment repository, and a tiny model with random weights."""
+"""A temporary experiment repository, a tiny model with random weights, a store of MLflow."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,3 +71,23 @@ def make_model(tmp_path: Path) -> MakeModel:
 def model_file(make_model: MakeModel) -> Path:
     """An unconditional one of the Gaussian process."""
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def first_publication(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store as one `publish` creates it, under an experiment of its own, and what that printed."""
+    from tests.stages.test_tracking import repository as published
+
+    folder = published(tmp_path_factory.mktemp("first"))
+    script = (
+        "from pathlib import Path; from ddpm.params import load; from stages import tracking\n"
+        "params = load(Path('params.yaml')); named = params.tracking.model_copy(update={'experiment': 'template'})\n"
+        "assert tracking.publish(params.model_copy(update={'tracking': named}))"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "mlflow.db", done.stdout + done.stderr

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -46,6 +44,7 @@ METRICS = {
     "protocol": {
         "train_digest": DIGEST,
         "model_digest": "m" * 64,
+        "extractor_digest": "e" * 64,
         "samples": 64,
         "data_pinned": True,
         "warnings": [],
@@ -65,24 +64,6 @@ def repository(folder: Path) -> Path:
     (folder / "reports/metrics.json").write_text(json.dumps(METRICS))
     (folder / "reports/report.md").write_text("# Report\n")
     return folder
-
-
-@pytest.fixture(scope="session")
-def first_publication(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store as one `publish` creates it, under an experiment of its own, and what that printed."""
-    folder = repository(tmp_path_factory.mktemp("first"))
-    script = (
-        "from pathlib import Path; from ddpm.params import load; from stages import tracking\n"
-        "params = load(Path('params.yaml')); named = params.tracking.model_copy(update={'experiment': 'template'})\n"
-        "assert tracking.publish(params.model_copy(update={'tracking': named}))"
-    )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "mlflow.db", done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -174,6 +155,7 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     assert (metrics["likelihood.bits_per_dim"], metrics["snapshots.best_step"]) == (3.5, 100)
     assert not [key for key in metrics if key.startswith("protocol")]
     assert run.data.tags["ddpm.model"] == "m" * 64
+    assert run.data.tags[tracking.EXTRACTOR] == "e" * 64
     assert run.data.tags[tracking.FINGERPRINT] == fingerprint
 
 

@@ -1,0 +1,97 @@
+"""How long `ddpm compare` takes over many experiments: seconds of the whole process, against a store made for it.
+
+python -m benchmarks.compare --experiments 500
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from ddpm.params import load
+from stages import experiment, pipeline, tracking
+
+ROOT = Path(__file__).parent.parent
+POINTS = 30  # of each loss curve
+
+
+def fill(root: Path, experiments: int) -> None:
+    """A repository with a store of experiments that differ in a few parameters, as a search would leave it."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, root)
+    (root / "recipes").mkdir()
+    pipeline.ROOT = root
+    settings = load(root / "params.yaml").tracking
+    client = MlflowClient(tracking.store_uri(settings))
+    group = client.create_experiment(settings.experiment)
+    chance = random.Random(0)
+    for number in range(experiments):
+        write(client, group, number, chance)
+
+
+def write(client: MlflowClient, group: str, number: int, chance: random.Random) -> None:
+    """A finished run with every parameter, every metric and a loss curve."""
+    run = client.create_run(group, run_name=f"experiment-{number}", tags={tracking.FINGERPRINT: f"{number:08x}" * 8})
+    changed = {
+        "train.learning_rate": chance.choice((1e-4, 5e-4, 1e-3)),
+        "train.steps": chance.choice((1000, 2500)),
+        "sample.eta": chance.choice((0.0, 0.5, 1.0)),
+        "sample.steps": chance.choice((20, 50, 100)),
+        "train.seed": number,
+    }
+    params = {**experiment.params(ROOT), **changed}
+    now = run.info.start_time
+    results = json.loads((ROOT / "reports/metrics.json").read_text())
+    measured = {
+        f"{room}.{key}": value * chance.uniform(0.8, 1.2)
+        for room in ("classifier", "neighbours")
+        for key, value in results[room].items()
+    }
+    measured |= {f"more.{place}": chance.random() for place in range(25 - len(measured))}
+    metrics = [Metric(key, value, now, 0) for key, value in measured.items()]
+    metrics += [Metric("loss", 1 / step, now + step, step) for step in range(1, POINTS + 1)]
+    client.log_batch(
+        run.info.run_id,
+        metrics,
+        [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in params.items()],
+        [RunTag("ddpm.extractor", "e" * 64), RunTag("mlflow.source.name", "dvc.yaml")],
+    )
+    client.set_terminated(run.info.run_id)
+
+
+def seconds(root: Path, *options: str) -> float:
+    """Of one `ddpm compare`, from the start of its process to its end."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "stages.cli", "compare", *options]
+    subprocess.run(command, cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--experiments", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--options", nargs="*", default=[], help="without their dashes, as html=page.html")
+    arguments = parser.parse_args()
+    options = [f"--{option}" for option in arguments.options]
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder), arguments.experiments)
+        taken = [seconds(Path(folder), *options) for _ in range(arguments.rounds)]
+    spread = f"{min(taken):.2f} to {max(taken):.2f}"
+    print(f"{arguments.experiments} experiments: {statistics.median(taken):.2f} s, {spread}")
+
+
+if __name__ == "__main__":
+    main()

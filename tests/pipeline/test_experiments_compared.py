@@ -1,0 +1,60 @@
+"""DVC's own comparisons and `ddpm compare` tell the same numbers."""
+
+import csv
+import json
+from typing import Any
+
+import pytest
+
+from ddpm.reporting.contents import flatten
+from tests.pipeline.project import Project
+
+Rows = dict[str, dict[str, str]]
+ROOMS = ("classifier.", "neighbours.", "snapshots.")  # of reports/metrics.json, without its protocol
+
+
+@pytest.fixture(scope="module")
+def compared(reproduced: Project) -> Rows:
+    """What `ddpm compare` writes of the committed run, here called main, and of an experiment."""
+    reproduced.run("dvc", "exp", "run", "--temp", "-n", "quick", "-S", "sample.steps=2")
+    path = reproduced.path / "models/table.csv"  # where git does not look
+    reproduced.run("ddpm", "compare", "--csv", str(path))
+    with path.open(newline="") as file:
+        rows = {row["experiment"]: row for row in csv.DictReader(file)}
+    [main] = [row for name, row in rows.items() if row["fingerprint"].startswith(name)]
+    return {"main": main, "quick": rows["quick"]}
+
+
+def measured(row: dict[str, str]) -> dict[str, float]:
+    return {key: float(value) for key, value in row.items() if key.startswith(ROOMS)}
+
+
+def test_exp_show_has_the_same_numbers(reproduced: Project, compared: Rows) -> None:
+    _, head = json.loads(reproduced.run("dvc", "exp", "show", "--json").stdout)
+    shown = {rev["name"]: rev["data"] for one in head["experiments"] for rev in one["revs"] or []} | {
+        "main": head["data"]
+    }
+    for name, row in compared.items():
+        told: dict[str, Any] = flatten(shown[name]["metrics"]["reports/metrics.json"]["data"])
+        assert {key: value for key, value in told.items() if key.startswith(ROOMS)} == measured(row)
+        steps = shown[name]["params"]["params.yaml"]["data"]["sample"]["steps"]
+        assert steps == int(row["sample.steps"])
+
+
+def test_metrics_diff_has_the_same_numbers(reproduced: Project, compared: Rows) -> None:
+    told = json.loads(reproduced.run("dvc", "metrics", "diff", "--all", "--json", "main", "quick").stdout)
+    change = told["reports/metrics.json"]
+    for side, name in (("old", "main"), ("new", "quick")):
+        assert {key: told[side] for key, told in change.items() if key.startswith(ROOMS)} == measured(compared[name])
+    assert change["classifier.fid"]["diff"] != 0
+
+
+@pytest.mark.usefixtures("compared")
+def test_plots_diff_shows_three_revisions(reproduced: Project) -> None:
+    other = reproduced.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "other").strip()
+    reproduced.run("dvc", "plots", "diff", "--out", "dvc_plots", "main", "quick", other)
+    page = (reproduced.path / "dvc_plots/index.html").read_text()
+    pictures = {path.name for path in (reproduced.path / "dvc_plots/static").iterdir()}
+    for revision in ("main", "quick", other):
+        assert f'"rev": "{revision}"' in page
+        assert f"{revision}_reports_samples.png" in pictures
