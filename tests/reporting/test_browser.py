@@ -65,7 +65,8 @@ def test_the_page_opens_without_complaint_request_or_sideways_scroll(
 def test_dark_and_light_pages_have_text_that_contrasts_with_their_ground(browser: Browser, report: Path) -> None:
     for scheme, dark in (("light", False), ("dark", True)):
         visit = Visit(browser, report, color_scheme=scheme)
-        colours = "(e => [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor])"
+        ink_of = "(e instanceof SVGElement ? getComputedStyle(e).fill : getComputedStyle(e).color)"
+        colours = f"(e => [{ink_of}, getComputedStyle(document.body).backgroundColor])"
         for place in ("body", ".lead", "figcaption", ".warning", "svg text"):
             ink, ground = visit.page.evaluate(f"{colours}(document.querySelector('{place}'))")
             lighter, darker = sorted((luminance(ink), luminance(ground)), reverse=True)

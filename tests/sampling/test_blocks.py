@@ -181,3 +181,22 @@ def test_chain_of_the_interpolation_process_begins_at_uniform_noise(sample_setti
     first = next(blocks.trajectory(model, settings, 16, 3))
     expected = torch.rand(16, 3, 8, 8, generator=rng.torch_generator(CPU, 0, "sample", 1))[:3]
     assert first.x_t.equal(expected)
+
+
+@pytest.mark.parametrize(("number", "places"), [(2, [0, 5]), (3, [0, 2, 5]), (6, range(6)), (40, range(6))])
+def test_milestones_are_spread_over_the_whole_chain(
+    number: int, places: list[int], model: Model, sample_settings: Sample
+) -> None:
+    whole = list(blocks.trajectory(model, sample_settings, 0, 3))
+    heard: list[int] = []
+    found = blocks.milestones(model, sample_settings, None, 3, number, heard.append)
+    assert [state.t for state in found] == [whole[place].t for place in places]
+    assert all(state.x_t.equal(whole[place].x_t) for state, place in zip(found, places, strict=True))
+    assert sum(heard) == len(whole)
+
+
+def test_a_quadratic_chain_whose_times_coincide_has_milestones_to_its_end(
+    model: Model, sample_settings: Sample
+) -> None:
+    short = sample_settings.model_copy(update={"steps": 18, "spacing": "quad"})
+    assert [state.t for state in blocks.milestones(model, short, None, 1, 3)][-1] == 0

@@ -20,7 +20,7 @@ from ddpm.sampling import blocks
 from stages.evaluate import Judge, evaluate
 from stages.reference import reference
 from stages.report import Inputs, report, whole
-from stages.sample import PIXELS, animate_denoising, sample, spread
+from stages.sample import animate_denoising, sample, spread
 from tests.evaluation.conftest import stripes
 from tests.stages.conftest import ROOT
 
@@ -204,14 +204,15 @@ def test_the_animation_ends_with_the_first_samples(place: Path) -> None:
     assert np.abs(shown.astype(int) - expected).max() <= 1  # rounding of the network in batches of another size
 
 
-def test_the_animation_of_large_images_is_small(tmp_path: Path) -> None:
+def test_the_animation_of_large_images_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.sample.PIXELS", 500_000)
     model(tmp_path / "large.safetensors", 0, 256, multipliers=[1] * 6, attention=[], conditional=False)
     large = modelfile.load(tmp_path / "large.safetensors")
     settings = changed(sample={"count": 16, "steps": 10, "guidance": None}).sample
     animate_denoising(large, settings, None, tmp_path / "large.gif")
     with Image.open(tmp_path / "large.gif") as animation:
         assert animation.size == (260, 260)  # one image
-        assert 2 < animation.n_frames <= PIXELS / 260**2
+        assert 2 < animation.n_frames <= 500_000 / 260**2
 
 
 def test_the_report_draws_the_snapshots_and_tells_the_best_one_and_the_bound(
