@@ -294,6 +294,13 @@ def _client(uri: str) -> "MlflowClient":
     for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # it would complain of a GPU every few seconds
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        # Making the tables takes seconds, and a database that a kill leaves half made stays broken.
+        aside = path.with_name(f"{path.name}.new")
+        aside.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{aside}")
+        aside.replace(path)
     return MlflowClient(uri)
 
 

@@ -131,6 +131,22 @@ def down() -> str:
 
 def test_the_first_publication_prints_nothing(first_publication: tuple[Path, str]) -> None:
     assert first_publication[1] == ""
+    assert not list(first_publication[0].parent.glob("mlflow.db.new*"))
+
+
+def test_a_database_that_a_kill_left_half_made_is_not_the_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "mlflow.db").unlink()
+
+    class Killed:
+        def __init__(self, uri: str) -> None:
+            Path(uri.removeprefix("sqlite:///")).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.tracking.MlflowClient", Killed)
+        with pytest.raises(KeyboardInterrupt):
+            tracking.publish(params())
+    assert not (root / "mlflow.db").exists()
 
 
 def test_publishing_thrice_gives_the_same_run_points_and_artifacts(root: Path) -> None:

@@ -1,0 +1,76 @@
+"""What tracking costs a training: the default recipe, followed in MLflow and not, in turns of one run.
+
+python -m benchmarks.tracking --steps 500 --rounds 5
+
+Prints the ratio of the two times of each round, and their median. The store is a new database of SQLite, made before.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from ddpm import device, params, rng
+from ddpm.data import dataset
+from ddpm.data.batches import Batches
+from ddpm.diffusion import process
+from ddpm.diffusion.denoiser import Denoiser
+from ddpm.network import modelfile
+from ddpm.params import Params
+from ddpm.training import loop
+from ddpm.training.curve import LossCurve
+from stages import pipeline, preview, recipes, tracking
+
+ROOT = Path(__file__).parent.parent
+
+
+def seconds(settings: Params, data: Path, tracked: bool) -> float:
+    """Of the steps alone: from the first to the end of the last, with a point of the curve where the stage has one."""
+    where = device.prepare(settings.runtime)
+    images = dataset.read(data)
+    description = modelfile.Description(settings.diffusion, settings.network, images.image_shape, images.classes)
+    torch.manual_seed(rng.torch_seed(settings.train.seed, "weights"))
+    learner = loop.Learner.start(description.build().to(where), settings.train)
+    denoiser = Denoiser(learner.network, process.from_settings(settings.diffusion, where), settings.diffusion)
+    batches = Batches(images, settings.train, settings.diffusion.value_range, where)
+    curve = LossCurve(settings.runtime.log_every, where)
+    network, name = learner.average.network, str(time.perf_counter())  # every round is a run of its own
+    with tracking.live(settings, name) if tracked else nullcontext() as run:
+        begin = time.perf_counter()
+        for record in loop.train(learner, denoiser, batches, settings.train):
+            if curve.add(record) and run is not None:
+                run.log(curve.last(), images_per_second=1.0)
+            if run is not None and record.step % settings.runtime.preview_every == 0:
+                run.image(f"previews/{record.step:08d}.png", preview.grid(network, description, where))
+        return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Alternate, and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=ROOT / "data/train.safetensors", help="as stage prepare writes it")
+    arguments = parser.parse_args()
+    values = recipes.yaml_values(recipes.compose("default", ROOT / "recipes"))
+    values["train"]["steps"] = arguments.steps
+    settings, data = params.check(values), arguments.data.resolve()
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.ROOT = Path(folder)
+        seconds(settings, data, tracked=True)  # makes the database, imports MLflow, and warms up the rest
+        ratios = []
+        for number in range(arguments.rounds):
+            both = {tracked: seconds(settings, data, tracked) for tracked in ((True, False), (False, True))[number % 2]}
+            ratios.append(both[True] / both[False])
+            print(f"{both[False]:6.2f} s without, {both[True]:6.2f} s with: ratio {ratios[-1]:.3f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
