@@ -52,8 +52,8 @@ def cards(report: Report) -> list[Card]:
     values = {key: contents.number(value) for key, value in metrics[name].items()}
     beside = {
         "fid": [
-            ("fid_floor", "test images at {matched}, the floor"),
-            ("fid_matched", "samples at {matched}"),
+            ("fid_floor", "the floor: {matched} test images"),
+            ("fid_matched", "by {matched} samples"),
         ],
         "is": [("is_real", "training images"), ("is_std", "deviation over {is_splits} splits")],
     }

@@ -79,7 +79,7 @@ def test_cards_stand_beside_real_images_and_published_numbers() -> None:
     told = replace(measured(REPORT, likelihood=BOUND), params={**REPORT.params, "published": PUBLISHED})
     fid, score, likelihood = page.cards(told)
     assert (fid.name, fid.value) == ("FID", "1.936")
-    assert fid.beside == [("0.2815", "test images at 270, the floor"), ("3.17", "Somebody 2020, Table 1")]
+    assert fid.beside == [("0.2815", "the floor: 270 test images"), ("3.17", "Somebody 2020, Table 1")]
     assert score.beside == [("7.366", "training images")]
     assert (likelihood.value, likelihood.beside) == ("3.751", [("3.7", "Somebody 2020, Table 1")])
     assert "inception.is 9.46, which was not measured here" in Elements(page.page(told)).text
