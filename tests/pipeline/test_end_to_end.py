@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ddpm import tensorfile
+from stages import experiment
 from tests.pipeline.project import Project
 
 OUTPUTS = [
@@ -84,7 +85,15 @@ def test_repro_is_one_finished_run_with_curve_and_artifacts(reproduced: Project)
         steps = rows(reproduced, f"SELECT step FROM metrics WHERE key = '{key}' ORDER BY step")
         assert [step for (step,) in steps] == expected
     artifacts = {path.name for path in (reproduced.path / "mlartifacts").rglob("*") if path.is_file()}
-    assert {"00000006.png", "00000012.png", "report.md", "index.html", "samples.png", "params.yaml"} <= artifacts
+    assert {
+        "00000006.png",
+        "00000012.png",
+        "report.md",
+        "index.html",
+        "samples.png",
+        "params.yaml",
+        "dvc.lock",
+    } <= artifacts
 
 
 def test_the_commands_on_the_page_give_the_parameters_again(reproduced: Project) -> None:
@@ -105,6 +114,20 @@ def test_the_page_names_the_experiment_as_its_run_does(reproduced: Project) -> N
     ((fingerprint,),) = rows(reproduced, "SELECT value FROM tags WHERE key = 'ddpm.fingerprint'")
     assert fingerprint in (reproduced.path / "reports/index.html").read_text()
     assert fingerprint in (reproduced.path / "reports/report.md").read_text()
+
+
+def tags(project: Project, name: str) -> dict[str, str]:
+    """Those of the newest run of a name."""
+    query = f"SELECT key, value FROM tags WHERE run_uuid = (SELECT run_uuid FROM runs WHERE name = '{name}')"
+    return {str(key): str(value) for key, value in rows(project, query)}
+
+
+def test_repro_tells_what_each_stage_took_and_that_none_was_restored(reproduced: Project) -> None:
+    [(name,)] = rows(reproduced, "SELECT name FROM runs ORDER BY start_time LIMIT 1")
+    found = tags(reproduced, name)
+    assert found["dvc.restored"] == "none"
+    assert all(0 < float(found[f"seconds.{stage}"]) < 400 for stage in experiment.MEASURED)
+    assert found["device"] == "cpu"
 
 
 def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
@@ -164,18 +187,17 @@ def test_exp_run_takes_exponents_and_makes_its_own_run(reproduced: Project) -> N
     reproduced.run("dvc", "checkout", "-q")
 
 
-def test_temp_and_queued_experiments_share_the_store_and_the_training(reproduced: Project) -> None:
+def test_a_temporary_experiment_shares_the_store_and_the_training(reproduced: Project) -> None:
     before = rows(reproduced, "SELECT COUNT(*) FROM runs")[0][0]
     reproduced.run("dvc", "exp", "run", "--temp", "-n", "temporary", "-S", "sample.steps=3")
-    reproduced.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "sample.steps=5")
-    reproduced.run("dvc", "queue", "start")
-    log = reproduced.run("dvc", "queue", "logs", "--follow", "queued").stdout
-    assert "Running stage 'train'" not in log
-    for name in ("temporary", "queued"):
-        loss = rows(reproduced, f"SELECT COUNT(*) FROM metrics m JOIN runs r USING (run_uuid) "
-                    f"WHERE r.name = '{name}' AND r.status = 'FINISHED' AND m.key = 'loss'")  # fmt: skip
-        assert loss == [(3,)], name
-    assert rows(reproduced, "SELECT COUNT(*) FROM runs") == [(before + 2,)]
+    loss = rows(reproduced, "SELECT COUNT(*) FROM metrics m JOIN runs r USING (run_uuid) "
+                "WHERE r.name = 'temporary' AND r.status = 'FINISHED' AND m.key = 'loss'")  # fmt: skip
+    assert loss == [(3,)]
+    found = tags(reproduced, "temporary")
+    assert found["dvc.restored"] == "prepare reference train"
+    assert {"seconds.train", "seconds.sample", "device", "torch", "dvc.baseline"} <= set(found)
+    assert found["dvc.experiment"] == "temporary"
+    assert rows(reproduced, "SELECT COUNT(*) FROM runs") == [(before + 1,)]
     assert reproduced.git("status", "--porcelain") == ""
 
 
