@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -167,13 +168,16 @@ def publish(
 
         if not Path("reports/metrics.json").is_file():
             raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
-        if changes := experiment.outdated():
+        params = load(pipeline.PARAMS)
+        with ThreadPoolExecutor() as aside:  # DVC looks while MLflow starts
+            asked = aside.submit(experiment.outdated)
+            tracking.connect(params.tracking)
+        if changes := asked.result():
             listed = "".join(f"\n  {change}" for change in changes)
             raise UsageError(
                 "the results in reports/ are of other parameters or other code, so they are not published: "
                 f"run `dvc repro`{listed}"
             )
-        params = load(pipeline.PARAMS)
         done = tracking.publish(params)
         if all_experiments:
             for name, commit in experiment.kept().items():

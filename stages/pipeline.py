@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,20 @@ PARAMS = Path("params.yaml")
 _CODE = (".py", ".html")  # in folders, as .dvcignore says
 
 
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """What a YAML text says, to read and not to change: parsing takes a tenth of a second, and is asked for often."""
+    return yaml.safe_load(text)
+
+
 def stages(folder: Path = Path()) -> dict[str, Any]:
     """The stages as dvc.yaml in `folder` has them."""
-    return dict(yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    return dict(_parsed((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 def declared_params(name: str, folder: Path = Path()) -> dict[str, Any]:
     """The values of the parameters that a stage declares, by their dotted keys; None for a missing one."""
-    values = yaml.safe_load((folder / PARAMS).read_text(encoding="utf-8"))
+    values = _parsed((folder / PARAMS).read_text(encoding="utf-8"))
     declared = {}
     for key in stages(folder)[name].get("params", []):
         value = values

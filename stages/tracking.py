@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,12 @@ def live(params: Params, train_digest: str) -> Iterator[Live]:
         run.close("FAILED")
         raise
     run.close("RUNNING")  # until `publish` has the results
+
+
+def connect(settings: Tracking) -> None:
+    """Import MLflow and make its database if there is none, which takes seconds; `publish` tells what fails."""
+    with suppress(Exception), FileLock(pipeline.ROOT / "mlflow.db.lock"):
+        _client(store_uri(settings))
 
 
 def publish(params: Params, folder: Path = Path(), name: str | None = None, commit: str = "") -> bool:
