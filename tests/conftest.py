@@ -6,13 +6,15 @@ import torch
 from ddpm.params import Gaussian, Sample, Train, UNetNetwork
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With several processes a file stays in one, and all tests of the reproduced project do."""
+    shared = "reproduced" in getattr(item, "fixturenames", ())
+    item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes the slowest files come first, and one of them has the reproduced project to itself."""
+    """The slowest files come first, so that no process is left with them at the end."""
     items.sort(key=lambda item: "tests/pipeline/" not in item.nodeid)
-    for item in items:
-        shared = "reproduced" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
 
 
 @pytest.fixture(autouse=True)

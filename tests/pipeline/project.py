@@ -69,6 +69,11 @@ class Project:
         """Change params.yaml; keys are dotted, with two underscores for the dot."""
         edit(self.path / "params.yaml", {key.replace("__", "."): value for key, value in values.items()})
 
+    def restore(self) -> None:
+        """Give back the committed files, and the outputs that belong to them: a stage that fails has lost its own."""
+        self.git("checkout", "-q", ".")
+        self.run("dvc", "checkout", "-q")
+
     def commit(self, message: str) -> None:
         self.git("add", "-A")
         self.git("commit", "-qm", message)

@@ -104,7 +104,7 @@ def test_the_commands_on_the_page_give_the_parameters_again(reproduced: Project)
     reproduced.run("bash", "-c", f"{recipe} && {run} --queue --name again")
     after = yaml.safe_load(reproduced.git("show", "refs/exps/celery/stash:params.yaml"))
     reproduced.run("dvc", "queue", "remove", "again")
-    reproduced.git("checkout", "-q", ".")
+    reproduced.restore()
     free = {"checkpoint_every", "preview_every"}  # change no byte, and are the default's
     assert {key for key in after["runtime"] if after["runtime"][key] != before["runtime"][key]} <= free
     assert after | {"runtime": None} == before | {"runtime": None}
@@ -161,7 +161,7 @@ def test_a_mistake_on_the_command_line_is_one_clear_error(reproduced: Project, c
     assert result.returncode != 0
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
-    reproduced.git("checkout", "-q", ".")
+    reproduced.restore()
 
 
 def test_a_missing_section_is_one_clear_error(reproduced: Project) -> None:
@@ -170,7 +170,7 @@ def test_a_missing_section_is_one_clear_error(reproduced: Project) -> None:
     del contents["evaluate"]
     params.write_text(yaml.safe_dump(contents))
     result = reproduced.run("dvc", "repro", check=False)
-    reproduced.git("checkout", "-q", ".")
+    reproduced.restore()
     assert result.returncode != 0
     assert "evaluate" in result.stderr
     assert "Traceback" not in result.stderr
@@ -183,8 +183,7 @@ def test_exp_run_takes_exponents_and_makes_its_own_run(reproduced: Project) -> N
     ((value,),) = rows(reproduced, "SELECT value FROM latest_metrics m JOIN runs r USING (run_uuid) "
                        "WHERE r.name = 'slow' AND m.key = 'learning_rate'")  # fmt: skip
     assert float(value) == pytest.approx(1e-5)
-    reproduced.git("checkout", "-q", ".")
-    reproduced.run("dvc", "checkout", "-q")
+    reproduced.restore()
 
 
 def test_a_temporary_experiment_shares_the_store_and_the_training(reproduced: Project) -> None:

@@ -113,7 +113,7 @@ def test_a_packaged_model_brings_its_code_and_no_pickle_and_loads_without_a_word
     (tmp_path / "package").mkdir()
     tracking._package(model_file, tmp_path / "package")
     packed = tmp_path / "package/model"
-    assert {path.suffix for path in packed.rglob("*.*")} == {".py", ".safetensors", ".txt", ".yaml", ".json"}
+    assert {path.suffix for path in packed.rglob("*.*")} == {".py", ".html", ".safetensors", ".txt", ".yaml", ".json"}
     assert "torch==" in (packed / "requirements.txt").read_text()
     command = [sys.executable, "-c", ELSEWHERE, str(packed)]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
