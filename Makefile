@@ -25,7 +25,7 @@ check: .venv/test ## format, lint, types, layering
 	python -m pytest -q tests/test_house.py
 
 test: check ## everything that CI checks
-	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .venv/run: requirements.lock pyproject.toml
 	$(call environment,requirements.lock)

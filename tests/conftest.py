@@ -6,12 +6,6 @@ import torch
 from ddpm.params import Gaussian, Sample, Train, UNetNetwork
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """With several processes a file stays in one, and all tests of the reproduced project do."""
-    shared = "reproduced" in getattr(item, "fixturenames", ())
-    item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest files come first, so that no process is left with them at the end."""
     items.sort(key=lambda item: "tests/pipeline/" not in item.nodeid)
