@@ -64,7 +64,7 @@ def test_the_commands_of_a_page_run_in_their_order(beside: Project, page: str) -
     for block in blocks(page):
         script = [command for command in block if not elsewhere(command) and not is_server(command)]
         beside.run("bash", "-euo", "pipefail", "-c", "\n".join(script))
-        if "dvc queue start" in "\n".join(script):
+        if re.search("queue start|--run-all", "\n".join(script)):
             wait_for_queue(beside)
         for command in filter(is_server, block):
             answers(beside, command)
