@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -171,7 +171,8 @@ def publish(
         params = load(pipeline.PARAMS)
         with ThreadPoolExecutor() as aside:  # DVC looks while MLflow starts
             asked = aside.submit(experiment.outdated)
-            tracking.connect(params.tracking)
+            with suppress(Exception):  # publishing tells what fails
+                tracking.connect(params.tracking)
         if changes := asked.result():
             listed = "".join(f"\n  {change}" for change in changes)
             raise UsageError(
@@ -210,9 +211,10 @@ def compare(
 
         from ddpm.params import load
         from stages import compare as comparing
-        from stages import pipeline, tracking
+        from stages import pipeline
+        from stages.records import Records
 
-        records = tracking.Records(load(pipeline.PARAMS).tracking)
+        records = Records(load(pipeline.PARAMS).tracking)
         table = comparing.collect(records, names or [], metric or [])
         if csv:
             comparing.write_csv(table, csv)

@@ -20,13 +20,13 @@ from rich.text import Text
 from ddpm import atomic
 from ddpm.errors import UsageError
 from ddpm.reporting import comparison
-from stages import tracking
+from stages.records import Records
 
 _GAP = 2  # between columns
 _NO_LIMIT = 100_000
 
 
-def collect(records: tracking.Records, names: Sequence[str], metrics: Sequence[str]) -> comparison.Table:
+def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> comparison.Table:
     """The tracked experiments of these names, or all. Raises `UsageError` where there are none."""
     with _without_collector():
         experiments = records.experiments()
@@ -139,7 +139,7 @@ def write_csv(table: comparison.Table, path: Path) -> None:
     atomic.write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
 
-def write_page(table: comparison.Table, records: tracking.Records, sorted_by: str | None, path: Path) -> None:
+def write_page(table: comparison.Table, records: Records, sorted_by: str | None, path: Path) -> None:
     """The table, and of its first experiments the samples and the loss curves."""
     from ddpm.reporting import comparison_page  # it brings matplotlib, which a table in the terminal does without
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,28 @@ def check_out(commit: str, folder: Path) -> None:
     """Write the files of a commit into `folder`, without touching the working tree."""
     with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
         subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=True)
+
+
+def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
+    """Tags that say where an experiment comes from: the given commit of DVC's, or the repository as it is."""
+    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": "dvc.yaml"}
+    if commit:
+        tags |= {"dvc.experiment": name or "", "dvc.baseline": _said("rev-parse", f"{commit}^")}
+    else:
+        tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
+        tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
+        if commit := _said("rev-parse", "HEAD"):
+            tags["git.dirty"] = str(bool(_said("status", "--porcelain", "--untracked-files=no"))).lower()
+    tags["mlflow.source.git.commit"] = commit
+    return {key: value for key, value in tags.items() if value}
+
+
+def _said(*arguments: str) -> str:
+    """What git says of the repository, or nothing where there is no git or no commit."""
+    try:
+        return _git(pipeline.ROOT, *arguments).strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""
 
 
 def _git(root: Path, *arguments: str) -> str:

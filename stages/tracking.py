@@ -11,24 +11,20 @@ import logging
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from PIL import Image
 
-from ddpm.errors import UsageError
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
-from ddpm.reporting.comparison import Experiment
 from ddpm.reporting.contents import flatten
 from stages import experiment, journal, pipeline
 
@@ -128,19 +124,13 @@ class _Machine:
 @contextmanager
 def live(params: Params, train_digest: str) -> Iterator[Live]:
     """Follow a training in MLflow. A killed one stays RUNNING until it is resumed or published."""
-    run = Live(params.tracking, experiment.fingerprint(train_digest), _source() | journal.machine())
+    run = Live(params.tracking, experiment.fingerprint(train_digest), experiment.origin() | journal.machine())
     try:
         yield run
     except BaseException:
         run.close("FAILED")
         raise
     run.close("RUNNING")  # until `publish` has the results
-
-
-def connect(settings: Tracking) -> None:
-    """Import MLflow and make its database if there is none, which takes seconds; `publish` tells what fails."""
-    with suppress(Exception), FileLock(pipeline.ROOT / "mlflow.db.lock"):
-        _client(store_uri(settings))
 
 
 def publish(params: Params, folder: Path = Path(), name: str | None = None, commit: str = "") -> bool:
@@ -161,7 +151,7 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     run = _Run.open(settings, experiment.fingerprint(metrics["protocol"]["train_digest"], folder), name)
     # What the training itself has said of its origin stays: this may be another machine, and a later commit.
-    origin = {key: value for key, value in _source(name, commit).items() if key not in run.tags}
+    origin = {key: value for key, value in experiment.origin(name, commit).items() if key not in run.tags}
     run.describe(folder, origin | journal.tags(experiment.MEASURED, folder) | _restored())
     run.points(curve.read(folder / "reports/train.csv"))
     snapshots = folder / "reports/snapshots.csv"
@@ -224,6 +214,22 @@ def store_uri(settings: Tracking) -> str:
     return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{pipeline.ROOT}/mlflow.db"
 
 
+def connect(settings: Tracking) -> "MlflowClient":
+    """Import MLflow and make its database if there is none: both take seconds."""
+    with _one_at_a_time():
+        return _client(store_uri(settings))
+
+
+def runs(client: "MlflowClient", group: str) -> Iterator["Run"]:
+    """All runs of an MLflow experiment but the deleted, newest first."""
+    found = client.get_experiment_by_name(group)
+    token: str | None = ""
+    while found is not None and token is not None:
+        page = client.search_runs([found.experiment_id], max_results=_PAGE, page_token=token or None)
+        yield from page
+        token = page.token or None
+
+
 class _Run:
     """An MLflow run, and what is written to it."""
 
@@ -236,11 +242,8 @@ class _Run:
 
     @classmethod
     def open(cls, settings: Tracking, fingerprint: str, name: str | None = None) -> "_Run":
-        """Find the experiment's run or create it, one process at a time.
-
-        The lock comes first: two processes that create the database together can leave it broken.
-        """
-        with FileLock(pipeline.ROOT / "mlflow.db.lock"):
+        """Find the experiment's run or create it."""
+        with _one_at_a_time():
             client = _client(store_uri(settings))
             group = _experiment(client, settings.experiment)
             found = client.search_runs([group], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
@@ -290,6 +293,11 @@ class _Run:
             self.client.set_terminated(self.id, status)
 
 
+def _one_at_a_time() -> FileLock:
+    """The lock of a local store: two processes that create the database together can leave it broken."""
+    return FileLock(pipeline.ROOT / "mlflow.db.lock")
+
+
 def _client(uri: str) -> "MlflowClient":
     # MLflow's own defaults retry a dead server for minutes; with these the first call that fails takes _PATIENCE.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -322,113 +330,18 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
-def _source(name: str | None = None, commit: str = "") -> dict[str, str]:
-    """Where an experiment comes from: the given commit of DVC's, or the repository as it is."""
-    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": "dvc.yaml"}
-    if commit:
-        tags |= {"dvc.experiment": name or "", "dvc.baseline": _git("rev-parse", f"{commit}^")}
-    else:
-        tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
-        tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
-        if commit := _git("rev-parse", "HEAD"):
-            tags["git.dirty"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
-    tags["mlflow.source.git.commit"] = commit
-    return {key: value for key, value in tags.items() if value}
-
-
 def _restored() -> dict[str, str]:
     """Of the DVC around this process, if there is one: which stages it found in its cache."""
     stages = journal.restored(experiment.MEASURED)
     return {} if stages is None else {"dvc.restored": " ".join(stages) or "none"}
 
 
-def _git(*arguments: str) -> str:
-    """What git says, or nothing where there is no git or no commit."""
-    try:
-        result = subprocess.run(["git", "-C", str(pipeline.ROOT), *arguments], capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
-
-
 def _warn(error: Exception) -> None:
-    message = _first_line(error)
-    print(f"MLflow could not be written ({message}); `ddpm publish` fills it in later", file=sys.stderr, flush=True)
-
-
-class Records:
-    """What MLflow knows of the experiments, to read. Its methods raise `UsageError` where it does not answer."""
-
-    def __init__(self, settings: Tracking) -> None:
-        """Connect; a store of SQLite that is not there is not created."""
-        self.uri = store_uri(settings)
-        self.group = settings.experiment
-        path = self.uri.removeprefix("sqlite:///")
-        self._empty = path != self.uri and not Path(path).exists()
-
-    def experiments(self) -> list[Experiment]:
-        """All but the deleted, newest first."""
-        if self._empty:
-            return []
-        with self._answering():
-            group = self._client.get_experiment_by_name(self.group)
-            runs = self._runs(group.experiment_id) if group else []
-            return [_experiment_of(run) for run in runs]
-
-    def loss(self, id: str) -> list[tuple[int, float]]:
-        """The loss curve of an experiment: steps and values."""
-        with self._answering():
-            return sorted((point.step, point.value) for point in self._client.get_metric_history(id, "loss"))
-
-    def samples(self, id: str, folder: Path) -> Path | None:
-        """The grid of samples, brought into a folder; None where it is not drawn yet, or kept out of reach."""
-        folder.mkdir(parents=True)
-        try:
-            return Path(self._client.download_artifacts(id, "reports/samples.png", str(folder)))
-        except Exception:  # each kind of artifact store has its own
-            return None
-
-    @cached_property
-    def _client(self) -> "MlflowClient":
-        with FileLock(pipeline.ROOT / "mlflow.db.lock"):  # another process may be creating the database
-            return _client(self.uri)
-
-    def _runs(self, group: str) -> Iterator["Run"]:
-        token: str | None = ""
-        while token is not None:
-            page = self._client.search_runs([group], max_results=_PAGE, page_token=token or None)
-            yield from page
-            token = page.token or None
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # MLflow's own, the database's, the network's
-            raise UsageError(f"MLflow at {self.uri} cannot be read: {_first_line(error)}") from error
-
-
-def _experiment_of(run: "Run") -> Experiment:
-    tags = run.data.tags
-    return Experiment(
-        name=run.info.run_name or "",
-        fingerprint=tags.get(FINGERPRINT, ""),
-        status=run.info.status.lower(),
-        started=run.info.start_time / 1000,
-        params={key: _decoded(value) for key, value in run.data.params.items()},
-        metrics=run.data.metrics,
-        extractor=tags.get(EXTRACTOR, ""),
-        id=run.info.run_id,
+    print(
+        f"MLflow could not be written ({reason(error)}); `ddpm publish` fills it in later", file=sys.stderr, flush=True
     )
 
 
-def _decoded(value: str) -> Any:
-    """A parameter as it was before `describe` wrote it."""
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _first_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong, in a line: MLflow's own errors go on for many."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from ddpm.params import load
 from stages import compare, pipeline, tracking
 from stages.cli import app
+from stages.records import Records
 
 # MLflow and SQLAlchemy warn about each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -136,7 +137,7 @@ def test_the_file_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -
 
 @pytest.mark.usefixtures("store")
 def test_a_narrow_terminal_shows_what_fits_and_names_the_rest() -> None:
-    table = compare.collect(tracking.Records(load(pipeline.PARAMS).tracking), [], [])
+    table = compare.collect(Records(load(pipeline.PARAMS).tracking), [], [])
     console = Console(width=60, force_terminal=True, record=True, file=io.StringIO())
     compare.show(table, console)
     text = console.export_text()

@@ -207,7 +207,7 @@ def test_stage_report_says_what_dvc_restored_and_publishing_by_hand_leaves_it(
 
 
 def test_an_experiment_that_dvc_keeps_has_its_own_origin(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_git", lambda *words: " ".join(words))
+    monkeypatch.setattr(experiment, "_git", lambda _, *words: " ".join(words))
     assert tracking.publish(params(), Path(), "puffy-daks", "c0ffee")
     tags = runs(root)[0].data.tags
     assert (tags["dvc.experiment"], tags["mlflow.source.git.commit"]) == ("puffy-daks", "c0ffee")
