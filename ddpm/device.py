@@ -1,6 +1,7 @@
 """Where the work runs: device, threads, precision."""
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -28,12 +29,11 @@ def resolve(name: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if available else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"runtime.device = {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"device {name!r}: must be auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= available:
-        raise UsageError(f"runtime.device = {name!r}: this machine has {available} CUDA devices; use cpu or auto")
+        raise UsageError(f"device {name!r}: this machine has {available} CUDA devices; use cpu or auto")
     return device
 
 

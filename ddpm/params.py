@@ -30,6 +30,7 @@ def _number(value: object) -> object:
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Beta = Annotated[Number, Field(ge=1e-12, lt=1)]  # of a smaller one float64 could not tell 1 - beta from 1
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -58,8 +59,8 @@ class Gaussian(Section):
     process: Literal["gaussian"]
     timesteps: Annotated[int, Field(ge=2, le=100_000)]
     schedule: Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "sigmoid"]
-    beta_start: Annotated[Number, Field(gt=0, lt=1)] | None
-    beta_end: Annotated[Number, Field(gt=0, lt=1)] | None
+    beta_start: Beta | None
+    beta_end: Beta | None
     prediction: Literal["eps", "x_0", "v", "mu"]
     variance: Literal["fixed", "learned", "learned_range"]
     value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
@@ -126,7 +127,7 @@ class Train(Section):
     weighting: Literal["none", "snr", "min_snr"]
     min_snr_gamma: Annotated[Number, Field(gt=0)] | None
     horizontal_flip: bool
-    label_dropout: Annotated[Number, Field(ge=0, le=1)] | None
+    label_dropout: Annotated[Number, Field(ge=0, lt=1)] | None
     precision: Literal["fp32", "bf16"]
     snapshots: list[Count]
     init: str | None
@@ -194,7 +195,7 @@ class Published(Section):
     """Numbers from elsewhere, which the report shows beside this experiment's."""
 
     source: Annotated[str, Field(min_length=1)]
-    metrics: Annotated[dict[str, Number], Field(min_length=1)]
+    metrics: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z]\w*(\.\w+)+$")], Number], Field(min_length=1)]
 
 
 class Params(Section):
@@ -271,6 +272,7 @@ def _conflicts(params: Params) -> Iterator[str]:
     yield from _train_conflicts(params.train)
     yield from _objective_conflicts(params.train, params.diffusion, params.network)
     yield from sampling_conflicts(params.sample, params.diffusion, params.network)
+    yield from _guidance_conflicts(params.train, params.sample)
     yield from _evaluate_conflicts(params.evaluate, params.diffusion)
 
 
@@ -432,6 +434,14 @@ def sampling_conflicts(sample: Sample, diffusion: Diffusion, network: Network) -
         )
     if sample.guidance is not None and not network.conditional:
         yield f"sample.guidance = {sample.guidance!r}: must be null, for the network is not conditional"
+
+
+def _guidance_conflicts(train: Train, sample: Sample) -> Iterator[str]:
+    if train.label_dropout == 0 and sample.guidance != 0:
+        yield (
+            f"sample.guidance = {sample.guidance!r}: must be 0, the class alone, for with train.label_dropout = 0 "
+            f"nothing is trained without its class"
+        )
 
 
 def _others(sampler: str) -> str:

@@ -29,6 +29,6 @@ def experiments(prefix: str, root: Path = ROOT) -> list[Experiment]:
             yaml.safe_load(experiment.read(commit, "params.yaml", root)),
             json.loads(experiment.read(commit, "reports/metrics.json", root)),
         )
-        for name, commit in experiment.kept(root).items()
+        for name, commit in experiment.kept(root)
         if name.startswith(prefix)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,8 +24,16 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        typer.echo(f"ddpm: {error}", err=True)
-        raise typer.Exit(1) from None
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"ddpm: {message}", err=True)
+    raise typer.Exit(1) from None
 
 
 def _in_repository() -> None:
@@ -58,20 +66,33 @@ def recipe(
         typer.echo(f"params.yaml is now the recipe {name}; run it with `dvc repro` or `dvc exp run`")
 
 
+ModelFile = Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")]
+Steps = Annotated[int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")]
+Eta = Annotated[
+    float | None,
+    typer.Option(help="ddim: 0 deterministic .. 1 as random as ancestral; 1, or 0 where the process knows no other."),
+]
+Sigma = Annotated[
+    str | None, typer.Option(help="ancestral, where the model has learned no variance: large or small; large.")
+]
+Spacing = Annotated[str, typer.Option(help="Which times make fewer steps: leading, trailing, linspace or quad.")]
+Clip = Annotated[bool, typer.Option(help="Whether every predicted image is kept within the range of images.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
 @app.command()
 def generate(
-    model: Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")],
+    model: ModelFile,
     out: Annotated[
         Path, typer.Option(help=".png: a grid; .gif: the denoising; .safetensors: a tensor; else a folder.")
     ],
     count: Annotated[int, typer.Option(help="How many images.")] = 16,
     sampler: Annotated[str, typer.Option(help="ddim, ancestral or dpm_solver.")] = "ddim",
-    steps: Annotated[
-        int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")
-    ] = None,
-    eta: Annotated[
-        float | None, typer.Option(help="ddim: 0 deterministic .. 1 as random as ancestral, which is usual.")
-    ] = None,
+    steps: Steps = None,
+    eta: Eta = None,
+    sigma: Sigma = None,
+    spacing: Spacing = "trailing",
+    clip: Clip = True,
     seed: Annotated[int, typer.Option(help="Of the noise; with the pipeline's settings, its first images.")] = 0,
     label: Annotated[
         str | None, typer.Option(help="The class, by name or index; with --guidance alone all in turn.")
@@ -79,7 +100,7 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option(help="How strongly towards the class: 0 by the class alone; with --label 2.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Draw images from a trained model."""
     with _readable_errors():
@@ -89,7 +110,7 @@ def generate(
         from stages import options
 
         loaded = modelfile.load(model, resolve(device))
-        asked = options.Options(sampler, count, seed, steps, eta, label, guidance)
+        asked = options.Options(sampler, count, seed, steps, eta, sigma, spacing, clip, label, guidance)
         chosen = options.settings(loaded.description, asked)
         generating.generate(loaded, chosen, options.labels(loaded, chosen, label), out)
         typer.echo(f"{out}")
@@ -97,7 +118,7 @@ def generate(
 
 @app.command()
 def interpolate(
-    model: Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")],
+    model: ModelFile,
     images: Annotated[
         list[Path], typer.Option(help="Twice an image file, or once a .safetensors of images, with --pair.")
     ],
@@ -107,12 +128,16 @@ def interpolate(
     ] = None,
     pair: Annotated[tuple[int, int] | None, typer.Option(help="Which two images of the .safetensors.")] = None,
     mixes: Annotated[int, typer.Option(help="How many, the two images' own reconstructions included.")] = 11,
-    sampler: Annotated[str, typer.Option(help="ddim, ancestral or dpm_solver.")] = "ancestral",
-    steps: Annotated[
-        int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, ancestral or dpm_solver; ancestral where the process knows it.")
     ] = None,
+    steps: Steps = None,
+    eta: Eta = None,
+    sigma: Sigma = None,
+    spacing: Spacing = "trailing",
+    clip: Clip = True,
     seed: Annotated[int, typer.Option(help="Of the noise, which all mixes share.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Picture the way from one image to another through the noise, as in the paper's Section 4.3."""
     with _readable_errors():
@@ -122,25 +147,28 @@ def interpolate(
         from stages import options
 
         loaded = modelfile.load(model, resolve(device))
-        timesteps = loaded.denoiser.process.timesteps
-        chosen = options.settings(loaded.description, options.Options(sampler, max(mixes, 1), seed, steps))
+        sampler = sampler or ("ancestral" if loaded.description.diffusion.process == "gaussian" else "ddim")
+        asked = options.Options(sampler, max(mixes, 1), seed, steps, eta, sigma, spacing, clip)
+        chosen = options.settings(loaded.description, asked)
         sources = interpolating.sources(loaded.description, images, pair)
-        interpolating.picture(loaded, sources, at or [timesteps // 2], mixes, chosen, out)
+        interpolating.picture(loaded, sources, at or [loaded.denoiser.process.timesteps // 2], mixes, chosen, out)
         typer.echo(f"{out}")
 
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")],
+    model: ModelFile,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    sigma: Sigma = None,
+    clip: Clip = True,
 ) -> None:
-    """Write a model as a folder that diffusers' DDPMPipeline loads."""
+    """Write a model as a folder that diffusers' DDPMPipeline loads, and samples with this variance and clipping."""
     with _readable_errors():
         from ddpm.interop import diffusers
         from ddpm.network import modelfile
 
         loaded = modelfile.load(model)
-        diffusers.export(loaded.description, loaded.network.state_dict(), out)
+        diffusers.export(loaded.description, loaded.network.state_dict(), out, sigma, clip)
         typer.echo(f"{out}")
 
 
@@ -166,28 +194,45 @@ def publish(
         from ddpm.params import load
         from stages import experiment, pipeline, tracking
 
-        if not Path("reports/metrics.json").is_file():
+        if not all_experiments and not Path("reports/metrics.json").is_file():
             raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
         params = load(pipeline.PARAMS)
         with ThreadPoolExecutor() as aside:  # DVC looks while MLflow starts
             asked = aside.submit(experiment.outdated)
             with suppress(Exception):  # publishing tells what fails
                 tracking.connect(params.tracking)
-        if changes := asked.result():
+        changes, published = asked.result(), 0
+        if changes:
             listed = "".join(f"\n  {change}" for change in changes)
-            raise UsageError(
-                "the results in reports/ are of other parameters or other code, so they are not published: "
-                f"run `dvc repro`{listed}"
-            )
-        done = tracking.publish(params)
-        if all_experiments:
-            for name, commit in experiment.kept().items():
-                with tempfile.TemporaryDirectory() as folder:
-                    experiment.check_out(commit, Path(folder))
-                    done &= tracking.publish(params, Path(folder), name, commit)
-        if not done:
+            message = f"the results in reports/ are not those of the parameters and the code here:{listed}"
+            if not all_experiments:
+                raise UsageError(f"{message}\nrun `dvc repro`")
+            typer.echo(message, err=True)
+        elif tracking.publish(params):
+            published += 1
+        else:
             raise typer.Exit(1)
-        typer.echo(f"published to {tracking.store_uri(params.tracking)}")
+        for name, commit in experiment.kept() if all_experiments else []:
+            with tempfile.TemporaryDirectory() as folder:
+                experiment.check_out(commit, Path(folder))
+                if left := _left_out(Path(folder)):
+                    typer.echo(f"{name} is not published: {left}", err=True)
+                elif tracking.publish(params, Path(folder), name, commit):
+                    published += 1
+                else:
+                    raise typer.Exit(1)  # the next ones would wait for MLflow as long
+        many = f"{published} experiment{'' if published == 1 else 's'} " if all_experiments else ""
+        typer.echo(f"published {many}to {tracking.masked(tracking.store_uri(params.tracking))}")
+
+
+def _left_out(folder: Path) -> str:
+    """Why the files in `folder` are not the whole of an experiment; nothing where they are."""
+    from stages import experiment
+
+    try:
+        return "; ".join(experiment.outdated(folder))
+    except (UsageError, OSError) as error:
+        return str(error)
 
 
 @app.command()
@@ -201,26 +246,36 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option(help="Show it, and sort by the first, such as classifier.fid; may be repeated.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write it as a table too: every metric, all digits.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write it as a table too: every metric, all digits; - prints that instead.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page too: samples side by side, loss curves.")] = None,
 ) -> None:
     """Compare the experiments in MLflow: the parameters in which they differ, and their metrics."""
     with _readable_errors():
+        printed = csv == Path("-")
+        files = [path and path.absolute() for path in (None if printed else csv, html)]  # of where one stands
         _in_repository()
         from rich.console import Console
 
+        from ddpm import atomic
         from ddpm.params import load
         from stages import compare as comparing
         from stages import pipeline
         from stages.records import Records
 
         records = Records(load(pipeline.PARAMS).tracking)
+        for path in filter(None, files):
+            atomic.check(path)
         table = comparing.collect(records, names or [], metric or [])
-        if csv:
-            comparing.write_csv(table, csv)
-        if html:
-            comparing.write_page(table, records, metric[0] if metric else None, html)
-        comparing.show(table, Console(highlight=False))
+        if printed:
+            typer.echo(comparing.csv(table), nl=False)
+        else:
+            comparing.show(table, Console(highlight=False))
+        if files[0]:
+            atomic.write_text(files[0], comparing.csv(table))
+        if files[1]:
+            atomic.write_text(files[1], comparing.page(table, records, metric[0] if metric else None))
 
 
 @app.command()

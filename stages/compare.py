@@ -17,9 +17,9 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from ddpm import atomic
 from ddpm.errors import UsageError
 from ddpm.reporting import comparison
+from stages import tracking
 from stages.records import Records
 
 _GAP = 2  # between columns
@@ -32,7 +32,7 @@ def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> c
         experiments = records.experiments()
     if not experiments:
         raise UsageError(
-            f"no experiment is tracked as {records.group} in {records.uri}: "
+            f"no experiment is tracked as {records.group} in {tracking.masked(records.uri)}: "
             f"make one with `dvc repro`, or bring those that DVC keeps there with `ddpm publish --all`"
         )
     chosen = comparison.select(experiments, names)
@@ -122,8 +122,8 @@ def _remarks(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
     yield from table.notes
 
 
-def write_csv(table: comparison.Table, path: Path) -> None:
-    """One line per experiment: the parameters that differ and every metric, as exactly as MLflow has them."""
+def csv(table: comparison.Table) -> str:
+    """A line per experiment: the parameters that differ and every metric, as exactly as MLflow has them."""
     metrics = sorted({key for one in table.experiments for key in one.metrics})
     rows = [
         {
@@ -136,11 +136,11 @@ def write_csv(table: comparison.Table, path: Path) -> None:
         }
         for name, one in zip(table.names, table.experiments, strict=True)
     ]
-    atomic.write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    return pd.DataFrame(rows).to_csv(index=False)
 
 
-def write_page(table: comparison.Table, records: Records, sorted_by: str | None, path: Path) -> None:
-    """The table, and of its first experiments the samples and the loss curves."""
+def page(table: comparison.Table, records: Records, sorted_by: str | None) -> str:
+    """The page of the table, and of its first experiments the samples and the loss curves."""
     from ddpm.reporting import comparison_page  # it brings matplotlib, which a table in the terminal does without
 
     shown = table.experiments[: comparison_page.MOST]
@@ -148,7 +148,7 @@ def write_page(table: comparison.Table, records: Records, sorted_by: str | None,
         drawn = [
             comparison_page.Drawn(records.loss(one.id), records.samples(one.id, Path(folder, one.id))) for one in shown
         ]
-        atomic.write_text(path, comparison_page.page(table, drawn, sorted_by))
+        return comparison_page.page(table, drawn, sorted_by)
 
 
 def _exact(value: Any) -> str:

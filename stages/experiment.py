@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,37 +44,57 @@ def params(folder: Path = Path()) -> dict[str, Any]:
     return flatten(declared)
 
 
-def outdated() -> list[str]:
-    """What has changed since the results in this folder were made, a line each: by DVC's own records.
+def outdated(folder: Path = Path()) -> list[str]:
+    """Why the results in `folder` are not those of its parameters and code, a line each: by DVC's own records.
 
     Raises `UsageError` where DVC has none. Files that a fresh clone lacks are no change.
     """
-    command = ["dvc", "status", "--json", *MEASURED]
-    answer = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "dvc", "status", "--json", *MEASURED]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if answer.returncode != 0:
         raise UsageError(answer.stderr.strip())
     changes = []
     for stage, entries in json.loads(answer.stdout).items():
-        for changed in (entry["changed deps"] for entry in entries if "changed deps" in entry):
+        for changed in (changed for entry in entries if isinstance(entry, dict) for changed in entry.values()):
             for name, state in changed.items():
                 keys = state if isinstance(state, dict) else {name: state}  # parameters come by file and key
                 changes += [f"{stage}: {key} has changed" for key, how in keys.items() if how in ("modified", "new")]
-    return changes
+    return changes or list(_gaps(folder))
+
+
+def _gaps(folder: Path) -> Iterator[str]:
+    """Stages that have not run, or not since an earlier one has: DVC's status does not tell it of absent files."""
+    entries = _entries(folder)
+    for name in MEASURED:
+        if name not in entries:
+            yield f"{name}: has not run"
+    made = {out["path"]: out.get("md5") for name in MEASURED for out in entries.get(name, {}).get("outs", [])}
+    for name in MEASURED:
+        for dep in entries.get(name, {}).get("deps", []):
+            if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
+                yield f"{name}: {dep['path']} has changed"
 
 
 def lock(folder: Path = Path()) -> str:
     """dvc.lock's entries of the stages that determine the result: what each read and wrote, by digest."""
-    entries = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    entries = _entries(folder)
     measured = {name: entries[name] for name in MEASURED if name in entries}
     return yaml.safe_dump({"schema": "2.0", "stages": measured}, sort_keys=False)
 
 
-def kept(root: Path = Path()) -> dict[str, str]:
-    """The commit of each experiment that DVC keeps in this repository, by name, in the order of the names."""
+def _entries(folder: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"])
+
+
+def kept(root: Path = Path()) -> list[tuple[str, str]]:
+    """The name and the commit of each experiment that DVC keeps in this repository, in the order of the names.
+
+    A name is one experiment's only among those of the same baseline. Raises `UsageError` without git.
+    """
     lines = _git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
     refs = [(ref.split("/"), commit) for ref, commit in map(str.split, lines)]
     # refs/exps/<2 letters>/<38 letters of the baseline>/<name>; what is not of that form is DVC's own.
-    return dict(sorted((parts[4], commit) for parts, commit in refs if len(parts) == 5 and len(parts[3]) == 38))
+    return sorted((parts[4], commit) for parts, commit in refs if len(parts) == 5 and len(parts[3]) == 38)
 
 
 def read(commit: str, path: str, root: Path = Path()) -> str:
@@ -82,9 +103,10 @@ def read(commit: str, path: str, root: Path = Path()) -> str:
 
 
 def check_out(commit: str, folder: Path) -> None:
-    """Write the files of a commit into `folder`, without touching the working tree."""
+    """Write the files of a commit into `folder`, for DVC a repository without git; the working tree stays as it is."""
     with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
         subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=True)
+    (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
 
 
 def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
@@ -105,9 +127,12 @@ def _said(*arguments: str) -> str:
     """What git says of the repository, or nothing where there is no git or no commit."""
     try:
         return _git(pipeline.ROOT, *arguments).strip()
-    except (FileNotFoundError, subprocess.CalledProcessError):
+    except (FileNotFoundError, UsageError):
         return ""
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    if answer.returncode != 0:
+        raise UsageError(answer.stderr.strip())
+    return answer.stdout

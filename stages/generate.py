@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm import images, tensorfile
+from ddpm import atomic, images, tensorfile
 from ddpm.errors import UsageError
 from ddpm.network.modelfile import Model
 from ddpm.params import Sample
@@ -19,9 +19,9 @@ FRAMES = 40  # of an animation
 
 def generate(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
     """Draw images of the classes asked for and write them: a .png is a grid, a .gif the denoising, a .safetensors the
-    tensor, and what has no suffix a folder of PNGs.
+    tensor, anything else a folder of PNGs.
 
-    Raises `UsageError` for another suffix.
+    Raises `UsageError` for what cannot be written.
     """
     writers: dict[str, Callable[[Model, Sample, Tensor | None, Path], None]] = {
         ".png": _grid,
@@ -29,11 +29,13 @@ def generate(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> N
         ".safetensors": _tensor,
         "": _folder,
     }
-    if out.suffix not in writers:
+    folder = not out.suffix or (out.suffix not in writers and out.is_dir())
+    if not folder and out.suffix not in writers:
         raise UsageError(f"--out {out}: must end in .png, .gif or .safetensors, or be a folder")
-    if out.is_dir() if out.suffix else out.is_file():
-        raise UsageError(f"--out {out}: {'a folder' if out.suffix else 'a file'} of that name is in the way")
-    writers[out.suffix](model, chosen, asked, out)
+    if folder and any(out.glob("*.png")):
+        raise UsageError(f"--out {out}: has images already, and these would mix with them; name another folder")
+    atomic.check(out / "0.png" if folder else out)
+    writers["" if folder else out.suffix](model, chosen, asked, out)
 
 
 def _draw(model: Model, chosen: Sample, asked: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm import images, tensorfile
+from ddpm import atomic, images, tensorfile
 from ddpm.data.fit import fit
 from ddpm.data.folder import Files, ImageFile
 from ddpm.errors import UsageError
@@ -39,6 +39,7 @@ def picture(model: Model, pair: Tensor, times: Sequence[int], mixes: int, chosen
         raise UsageError(f"--mixes {mixes}: must be at least 2, the reconstructions of both images")
     if out.suffix != ".png":
         raise UsageError(f"--out {out}: must end in .png")
+    atomic.check(out)
     denoiser = model.denoiser
     x_0 = images.to_float(pair, denoiser.value_range).to(denoiser.process.device)
     rows = []

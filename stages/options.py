@@ -25,34 +25,39 @@ class Options:
     seed: int = 0
     steps: int | None = None
     eta: float | None = None
+    sigma: str | None = None
+    spacing: str = "trailing"
+    clip: bool = True
     label: str | None = None
     guidance: float | None = None
 
 
 def settings(description: Description, options: Options) -> Sample:
-    """The sampler's settings; what has no option is as in recipes/default.yaml.
+    """The sampler's settings.
 
     DDIM takes 50 steps and is as random as the process allows, DPM-Solver++ takes 20, ancestral sampling the whole
-    chain. Raises `UsageError`, in terms of the command line.
+    chain with the large variance where none is learned. Raises `UsageError`, in terms of the command line.
     """
     diffusion = description.diffusion
-    eta, guidance = options.eta, options.guidance
+    eta, sigma, guidance = options.eta, options.sigma, options.guidance
     if not description.network.conditional and (options.label, guidance) != (None, None):
         raise UsageError("--label and --guidance are for a conditional model, and this one knows no classes")
     if options.label is not None and guidance is None:
         guidance = _GUIDANCE
     if options.sampler == "ddim" and eta is None:
         eta = 1.0 if diffusion.process == "gaussian" else 0.0
+    if options.sampler == "ancestral" and diffusion.variance == "fixed" and sigma is None:
+        sigma = "large"
     values = {
         "seed": options.seed,
         "count": options.count,
         "batch_size": 256,
         "sampler": options.sampler,
         "steps": min(_STEPS.get(options.sampler, diffusion.timesteps), diffusion.timesteps),
-        "spacing": "trailing",
+        "spacing": options.spacing,
         "eta": eta,
-        "sigma": "large" if options.sampler == "ancestral" and diffusion.variance == "fixed" else None,
-        "clip": True,
+        "sigma": sigma,
+        "clip": options.clip,
         "guidance": guidance,
     }
     if options.steps is not None:

@@ -1,11 +1,15 @@
 """What MLflow knows of the experiments: the reading half of tracking."""
 
 import json
+import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ddpm.errors import UsageError
 from ddpm.params import Tracking
@@ -36,7 +40,7 @@ class Records:
                     status=run.info.status.lower(),
                     started=run.info.start_time / 1000,
                     params={key: _decoded(value) for key, value in run.data.params.items()},
-                    metrics=run.data.metrics,
+                    metrics={key: _unbounded(value) for key, value in run.data.metrics.items()},
                     extractor=run.data.tags.get(tracking.EXTRACTOR, ""),
                     id=run.info.run_id,
                 )
@@ -49,19 +53,29 @@ class Records:
             return sorted((point.step, point.value) for point in self._client().get_metric_history(id, "loss"))
 
     def samples(self, id: str, folder: Path) -> Path | None:
-        """The grid of samples, brought into a folder; None where it is not drawn yet, or kept out of reach."""
+        """The grid of samples, brought into a folder; None where it is not drawn yet, damaged, or kept out of reach."""
         folder.mkdir(parents=True)
         try:
-            return Path(self._client().download_artifacts(id, "reports/samples.png", str(folder)))
+            path = Path(self._client().download_artifacts(id, "reports/samples.png", str(folder)))
+            with Image.open(path) as picture:
+                picture.verify()
         except Exception:  # each kind of artifact store has its own
             return None
+        return path
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # MLflow's own, the database's, the network's
-            raise UsageError(f"MLflow at {self.uri} cannot be read: {tracking.reason(error)}") from error
+            raise UsageError(
+                f"MLflow at {tracking.masked(self.uri)} cannot be read: {tracking.reason(error)}"
+            ) from error
+
+
+def _unbounded(value: float) -> float:
+    """A metric as it was before a database without infinities kept it."""
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
 
 
 def _decoded(value: str) -> Any:

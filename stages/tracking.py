@@ -8,8 +8,10 @@ from the run's start and its step, so a repeated one is the same point.
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import queue
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from PIL import Image
 
+from ddpm.errors import UsageError
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
 from ddpm.reporting.contents import flatten
@@ -33,11 +36,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 FINGERPRINT = "ddpm.fingerprint"
+MODEL = "ddpm.model"
 EXTRACTOR = "ddpm.extractor"
 _ARTIFACTS = ("params.yaml", "reports")
+_ARTIFACTS_FOLDER = "mlartifacts"
 _PATIENCE = 10.0  # seconds that a training waits for MLflow at its end
 _INTERVAL = 10.0  # seconds between two looks at the machine
 _BATCH = 1000  # metrics that MLflow takes in one call
+_DATABASE = "mlflow.db"
 _LOGGED = "ddpm.logged_model"
 _PAGE = 1000  # runs that MLflow tells in one call
 _SPEED = "images_per_second"
@@ -149,7 +155,12 @@ def publish(params: Params, folder: Path = Path(), name: str | None = None, comm
 
 def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> None:
     metrics = json.loads((folder / "reports/metrics.json").read_text())
-    run = _Run.open(settings, experiment.fingerprint(metrics["protocol"]["train_digest"], folder), name)
+    fingerprint = experiment.fingerprint(metrics["protocol"]["train_digest"], folder)
+    measured = flatten({key: part for key, part in metrics.items() if key != "protocol"})
+    run = _Run.open(settings, fingerprint, name)
+    if run.tells_otherwise(measured, metrics["protocol"]["model_digest"]):
+        run.client.delete_run(run.id)
+        run = _Run.open(settings, fingerprint, name or run.name)
     # What the training itself has said of its origin stays: this may be another machine, and a later commit.
     origin = {key: value for key, value in experiment.origin(name, commit).items() if key not in run.tags}
     run.describe(folder, origin | journal.tags(experiment.MEASURED, folder) | _restored())
@@ -159,9 +170,8 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
         run.points(
             [{"step": p["step"], "snapshot.fid": p["fid"], "snapshot.is": p["is"]} for p in curve.read(snapshots)]
         )
-    measured = flatten({key: part for key, part in metrics.items() if key != "protocol"})
     run.points([{"step": 0, **measured}])
-    run.client.set_tag(run.id, "ddpm.model", metrics["protocol"]["model_digest"])
+    run.client.set_tag(run.id, MODEL, metrics["protocol"]["model_digest"])
     run.client.set_tag(run.id, EXTRACTOR, metrics["protocol"]["extractor_digest"])
     for artifact in _ARTIFACTS:
         path = folder / artifact
@@ -210,8 +220,13 @@ def _package(path: Path, folder: Path) -> None:
 
 
 def store_uri(settings: Tracking) -> str:
-    """Where MLflow keeps its records: the setting, else the environment, else a file in the repository."""
-    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{pipeline.ROOT}/mlflow.db"
+    """Where MLflow keeps its records: the setting, else the environment, else a file in the repository.
+
+    A relative path is the repository's, also in DVC's temporary copies of it.
+    """
+    uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_DATABASE}"
+    path = uri.removeprefix("sqlite:///")
+    return uri if path == uri else f"sqlite:///{pipeline.ROOT / path}"
 
 
 def connect(settings: Tracking) -> "MlflowClient":
@@ -236,7 +251,9 @@ class _Run:
     def __init__(self, client: "MlflowClient", run: "Run") -> None:
         self.client = client
         self.id: str = run.info.run_id
+        self.name: str = run.info.run_name
         self.tags: dict[str, str] = run.data.tags
+        self._metrics: dict[str, float] = run.data.metrics
         self._start: int = run.info.start_time
         self._timed: int | None = None  # the last step whose speed an earlier attempt has written
 
@@ -277,6 +294,16 @@ class _Run:
         for first in range(0, len(metrics), _BATCH):
             self.client.log_batch(self.id, metrics=metrics[first : first + _BATCH])
 
+    def tells_otherwise(self, measured: Mapping[str, float], model_digest: str) -> bool:
+        """Whether the run has other results of the same experiment, as another machine's rounding gives them.
+
+        MLflow takes no point back, and of two values at one time it shows the larger.
+        """
+        known = [(self._metrics[key], value) for key, value in measured.items() if key in self._metrics]
+        return self.tags.get(MODEL, model_digest) != model_digest or any(
+            told != _stored(value) and not math.isnan(value) for told, value in known
+        )
+
     def speed(self, step: float, images_per_second: float) -> None:
         """How fast training was, at a step that no earlier attempt has reached: it is never twice the same."""
         if self._timed is None:
@@ -295,7 +322,7 @@ class _Run:
 
 def _one_at_a_time() -> FileLock:
     """The lock of a local store: two processes that create the database together can leave it broken."""
-    return FileLock(pipeline.ROOT / "mlflow.db.lock")
+    return FileLock(pipeline.ROOT / f"{_DATABASE}.lock")
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -321,10 +348,16 @@ def _client(uri: str) -> "MlflowClient":
 def _experiment(client: "MlflowClient", name: str) -> str:
     """The id of the MLflow experiment. A local one keeps its artifacts in the repository, whoever creates it."""
     found = client.get_experiment_by_name(name)
+    here = (pipeline.ROOT / _ARTIFACTS_FOLDER).resolve().as_uri()
     if found is None:
         local = client.tracking_uri.startswith("sqlite:")
-        location = (pipeline.ROOT / "mlartifacts").resolve().as_uri() if local else None
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=here if local else None))
+    own = client.tracking_uri == f"sqlite:///{pipeline.ROOT / _DATABASE}"
+    if own and found.artifact_location.endswith(f"/{_ARTIFACTS_FOLDER}") and found.artifact_location != here:
+        raise UsageError(
+            f"{_DATABASE} was made where the repository is no longer, at {found.artifact_location}: remove it, and "
+            f"`ddpm publish --all` makes it again"
+        )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
@@ -344,4 +377,14 @@ def _warn(error: Exception) -> None:
 
 def reason(error: Exception) -> str:
     """What went wrong, in a line: MLflow's own errors go on for many."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return masked(str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+def masked(text: str) -> str:
+    """A text without the names and passwords of its addresses."""
+    return re.sub(r"//[^/@\s]*@", "//...@", text)
+
+
+def _stored(value: float) -> float:
+    """A metric as a database of MLflow gives it back: without infinities."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ddpm import atomic
+from ddpm.errors import UsageError
 
 
 def write_half(path: Path, error: type[BaseException]) -> None:
@@ -29,6 +30,35 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         write_half(path, ZeroDivisionError)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OSError, match="Is a directory") as caught:
+        atomic.write_text(tmp_path / "a.txt", "new")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("folder", "folder: a folder or a device of that name is in the way"),
+        ("/dev/stdout", "/dev/stdout: a folder or a device of that name is in the way"),
+        ("file/more/x.txt", "x.txt: .*/file is a file"),
+    ],
+)
+def test_a_place_where_no_file_can_be_written_is_named_before_the_work(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"{reason}$"):
+        atomic.check(tmp_path / name)
+
+
+def test_a_new_file_an_old_one_and_new_folders_are_places_to_write(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").touch()
+    for name in ("old.txt", "new.txt", "a/b/new.txt"):
+        atomic.check(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.txt"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -216,6 +216,14 @@ def test_all_conflicts_are_reported_at_once() -> None:
         ({"train.weighting": "snr", "diffusion.prediction": "mu"}, "train.weighting = 'snr': is for the losses simple"),
         ({"network.conditional": True}, "train.label_dropout = None: must be a number if network.conditional is true"),
         ({"train.label_dropout": 0.1}, "train.label_dropout = 0.1: must be a number if network.conditional is true"),
+        (
+            {"network.conditional": True, "train.label_dropout": 0.0},
+            "sample.guidance = None: must be 0, the class alone, for with train.label_dropout = 0 nothing is trained",
+        ),
+        (
+            {"network.conditional": True, "train.label_dropout": 0.0, "sample.guidance": 0.5},
+            "sample.guidance = 0.5: must be 0, the class alone",
+        ),
         ({"sample.guidance": 1.0}, "sample.guidance = 1.0: must be null, for the network is not conditional"),
         ({"sample.steps": 1, "sample.spacing": "leading"}, "sample.steps = 1: leading spacing would put it at t = 1"),
         ({"sample.steps": 1, "sample.spacing": "quad"}, "sample.steps = 1: quad spacing would put it at t = 1"),
@@ -302,6 +310,7 @@ def test_values_that_do_not_go_together_are_named(changes: dict[str, Any], compl
         {**LEARNED, **ANCESTRAL, "diffusion.variance": "learned_range", "sample.steps": 50},
         {"sample.sampler": "dpm_solver", "sample.eta": None},
         {"network.conditional": True, "train.label_dropout": 0.1, "sample.guidance": 0.0},
+        {"network.conditional": True, "train.label_dropout": 0.0, "sample.guidance": 0.0},
         {"train.weighting": "min_snr", "train.min_snr_gamma": 5.0, "diffusion.prediction": "v"},
         {"train.snapshots": [10, 20]},
         {**COURSE, "network": BASIC},

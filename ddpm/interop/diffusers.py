@@ -50,18 +50,20 @@ _OLD_NAMES = (  # theirs before version 0.15 to theirs
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
-def export(description: Description, state: Mapping[str, Tensor], folder: Path) -> None:
+def export(
+    description: Description, state: Mapping[str, Tensor], folder: Path, sigma: str | None = None, clip: bool = True
+) -> None:
     """Write a model, its weights as `state_dict` gives them, as a folder for `DDPMPipeline.from_pretrained`.
 
-    A fixed variance is not the model's but the sampler's: it becomes fixed_large, the paper's for CIFAR-10. Raises
-    `UsageError` that names what diffusers cannot express.
+    The folder also says how to sample: `clip`, and where the model has learned no variance `sigma`, large unless it is
+    small. Raises `UsageError` that names what diffusers cannot express.
     """
     diffusion, network, image_shape = description.diffusion, description.network, description.image_shape
     if not isinstance(diffusion, Gaussian):
         raise UsageError(f"diffusion.process = {diffusion.process!r}: diffusers has no scheduler for it")
     if not isinstance(network, UNetNetwork):
         raise UsageError(f"network.kind = {network.kind!r}: diffusers has no such network")
-    obstacles = [*scheduler.obstacles(diffusion), *unet2d.obstacles(network, image_shape[1])]
+    obstacles = [*scheduler.obstacles(diffusion, sigma), *unet2d.obstacles(network, image_shape[1])]
     refuse("diffusers cannot express this model", obstacles)
     if folder.is_file():
         raise UsageError(f"{folder}: a file of that name is in the way")
@@ -69,7 +71,7 @@ def export(description: Description, state: Mapping[str, Tensor], folder: Path) 
     with atomic.replacing(folder / "unet" / _WEIGHTS[0]) as temporary:
         save_file(_exported(network, state), temporary, {"format": "pt"})
     _write(folder / "unet" / "config.json", unet2d.config(network, image_shape, outputs))
-    _write(folder / "scheduler" / "scheduler_config.json", scheduler.config(diffusion))
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler.config(diffusion, sigma, clip))
     components = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
     _write(folder / "model_index.json", {"_class_name": "DDPMPipeline", **components})
 

@@ -27,8 +27,12 @@ _ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a co
 }
 
 
-def obstacles(diffusion: Gaussian) -> Iterator[str]:
+def obstacles(diffusion: Gaussian, sigma: str | None) -> Iterator[str]:
     """What no scheduler of diffusers can express."""
+    if sigma is not None and diffusion.variance != "fixed":
+        yield f"sigma = {sigma!r}: the model has learned its variance"
+    elif sigma not in (None, "large", "small"):
+        yield f"sigma = {sigma!r}: must be large or small"
     if diffusion.prediction == "mu":
         yield "diffusion.prediction = 'mu': no scheduler of diffusers takes a mean"
     if diffusion.variance == "learned":
@@ -37,8 +41,11 @@ def obstacles(diffusion: Gaussian) -> Iterator[str]:
         yield f"diffusion.value_range = {diffusion.value_range!r}: DDPMPipeline makes images of [-1.0, 1.0]"
 
 
-def config(diffusion: Gaussian) -> dict[str, Any]:
-    """Of a DDPMScheduler. A schedule that diffusers does not have goes as a list of its betas."""
+def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]:
+    """Of a DDPMScheduler, whose fixed variance is large unless `sigma` is small.
+
+    A schedule that diffusers does not have goes as a list of its betas.
+    """
     if diffusion.schedule in _SCHEDULES:
         ends = {"beta_start": diffusion.beta_start, "beta_end": diffusion.beta_end}
         betas = {"beta_schedule": _SCHEDULES[diffusion.schedule]} | {k: v for k, v in ends.items() if v is not None}
@@ -49,8 +56,8 @@ def config(diffusion: Gaussian) -> dict[str, Any]:
         "num_train_timesteps": diffusion.timesteps,
         **betas,
         "prediction_type": _PREDICTIONS[diffusion.prediction],
-        "variance_type": "fixed_large" if diffusion.variance == "fixed" else diffusion.variance,
-        "clip_sample": True,
+        "variance_type": f"fixed_{sigma or 'large'}" if diffusion.variance == "fixed" else diffusion.variance,
+        "clip_sample": clip,
         "clip_sample_range": 1.0,
         "timestep_spacing": "leading",
         "steps_offset": 0,

@@ -72,18 +72,22 @@ def compare(experiments: Sequence[Experiment], metrics: Sequence[str] = ()) -> T
 
 
 def select(experiments: Sequence[Experiment], wanted: Sequence[str]) -> list[Experiment]:
-    """Those that any of `wanted` means: a name, a pattern such as `eta-*`, or how a fingerprint begins."""
+    """Those that any of `wanted` means: a name, a pattern such as `eta-*`, or how a fingerprint begins.
+
+    A name is what the experiment has, or what the table calls it to tell it from others.
+    """
     if not wanted:
         return list(experiments)
+    called = list(zip(experiments, names(experiments), strict=True))
 
-    def meant(one: Experiment, by: str) -> bool:
-        return fnmatchcase(one.name, by) or (len(by) >= 4 and one.fingerprint.startswith(by))
+    def meant(one: Experiment, name: str, by: str) -> bool:
+        return by in (one.name, name) or fnmatchcase(one.name, by) or (len(by) >= 4 and one.fingerprint.startswith(by))
 
-    unknown = [by for by in wanted if not any(meant(one, by) for one in experiments)]
+    unknown = [by for by in wanted if not any(meant(*one, by) for one in called)]
     if unknown:
-        known = _few(dict.fromkeys(one.name for one in experiments))
+        known = _few(dict.fromkeys(_printable(one.name) for one in experiments))
         raise UsageError(f"no tracked experiment is called {', '.join(unknown)}; there are {known}")
-    return [one for one in experiments if any(meant(one, by) for by in wanted)]
+    return [one for one, name in called if any(meant(one, name, by) for by in wanted)]
 
 
 def check_metrics(experiments: Sequence[Experiment], wanted: Sequence[str]) -> None:

@@ -160,7 +160,7 @@ def training(points: Sequence[Mapping[str, float]]) -> str:
         return "The model was not trained here: train.steps is 0."
     first, last = points[0], points[-1]
     return (
-        f"{int(last['step'])} steps; the loss fell from {number(first['loss'])} "
+        f"{int(last['step'])} steps; the loss went from {number(first['loss'])} "
         f"to {number(last['loss'])} (means over a window of steps)."
     )
 

@@ -61,13 +61,16 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str, description: str) 
                 linewidth=1.5,
                 marker=mark,
                 markersize=4,
-                label=_fitting(curve.name),
             )
         _scale(axes, [value for curve in curves for value in curve.y])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if rows:
-            figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.6)
+            names = [_fitting(curve.name) for curve in curves]
+            # Names and lines are given, for of itself a legend leaves out what begins with an underscore.
+            figure.legend(
+                axes.lines, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.6
+            )
     return drawn[0]
 
 

@@ -66,6 +66,17 @@ def test_imported_model_has_the_weights_of_the_exported_one(
     assert (back.description.diffusion, back.description.network) == (description.diffusion, description.network)
 
 
+def test_import_and_export_keep_the_variance_and_the_clipping(
+    tmp_path: Path, model_file: Path, description: Description
+) -> None:
+    fixed = replace(description, diffusion=description.diffusion.model_copy(update={"variance": "fixed"}))
+    modelfile.save(model_file, fixed, fixed.build().state_dict())
+    run("export", "--model", model_file, "--out", tmp_path / "exported", "--sigma", "small", "--no-clip")
+    result = run("import", tmp_path / "exported", "--out", tmp_path / "back.safetensors")
+    sample = yaml.safe_load(result.stdout)["sample"]
+    assert (sample["sigma"], sample["clip"]) == ("small", False)
+
+
 def test_import_prints_the_recipe_that_evaluates_the_model(
     model_file: Path, tmp_path: Path, description: Description
 ) -> None:

@@ -102,6 +102,30 @@ def test_what_was_exported_comes_back(description: Description, tmp_path: Path, 
     torch.testing.assert_close(dict(imported.weights), state, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("sigma", "clip"), [(None, True), ("large", False), ("small", True)])
+def test_how_to_sample_comes_back_and_reaches_the_pipeline(
+    description: Description, tmp_path: Path, sigma: str | None, clip: bool
+) -> None:
+    diffusers.export(description, state_of(description), tmp_path, sigma, clip)
+    assert diffusers.read(tmp_path).sampling == {"sigma": sigma or "large", "clip": clip}
+    scheduler = DDPMPipeline.from_pretrained(tmp_path, local_files_only=True).scheduler
+    assert (scheduler.config.variance_type, scheduler.config.clip_sample) == (f"fixed_{sigma or 'large'}", clip)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sigma", "message"),
+    [
+        ({}, "huge", "sigma = 'huge': must be large or small"),
+        ({"variance": "learned_range"}, "small", "sigma = 'small': the model has learned its variance"),
+    ],
+)
+def test_a_variance_that_the_model_cannot_have_is_refused(
+    description: Description, tmp_path: Path, changes: dict[str, Any], sigma: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        diffusers.export(changed(description, **changes), {}, tmp_path / "out", sigma)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

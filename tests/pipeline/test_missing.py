@@ -37,8 +37,17 @@ def test_results_that_are_not_of_these_parameters_and_this_code_are_not_publishe
     message = error(reproduced, "ddpm", "publish")
     path.write_text(text)
     stage, changed = {".yaml": ("sample", "sample"), ".py": ("train", "ddpm/training")}[path.suffix]
-    assert message.startswith("ddpm: the results in reports/ are of other parameters or other code")
-    assert message.endswith(f": run `dvc repro`\n  {stage}: {changed} has changed\n")
+    assert message.startswith("ddpm: the results in reports/ are not those of the parameters and the code here")
+    assert message.endswith(f":\n  {stage}: {changed} has changed\nrun `dvc repro`\n")
+
+
+def test_results_that_somebody_has_edited_are_not_published(reproduced: Project) -> None:
+    path = reproduced.path / "reports/metrics.json"
+    text = path.read_text()
+    path.write_text(text.replace("1", "2"))
+    message = error(reproduced, "ddpm", "publish")
+    path.write_text(text)
+    assert "\n  evaluate: reports/metrics.json has changed\n" in message
 
 
 def test_what_a_fresh_clone_lacks_is_no_change(reproduced: Project, tmp_path: Path) -> None:

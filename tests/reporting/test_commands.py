@@ -88,6 +88,8 @@ def test_commands_give_every_recipe_again_that_has_the_keys_of_the_default(name:
 
 
 def test_the_schema_refuses_what_is_published_without_source_or_numbers() -> None:
-    for wrong in ({"source": "", "metrics": {"a": 1.0}}, {"source": "x", "metrics": {}}, {"source": "x"}):
+    wrongs = [{"source": "", "metrics": {"a.b": 1.0}}, {"source": "x", "metrics": {}}, {"source": "x"}]
+    wrongs += [{"source": "x", "metrics": {key: 1.0}} for key in ("fid", "a|b.c", "a.b:c", "a.b[0]", "", "1.2")]
+    for wrong in wrongs:
         with pytest.raises(ParamsError, match=r"published\.(source|metrics)"):
             params.check({**DEFAULTS, "published": wrong})

@@ -1,6 +1,7 @@
 """Which parameters differ, which metric is best, which names stay apart."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,13 @@ def test_experiments_are_chosen_by_name_pattern_or_fingerprint() -> None:
     assert [one.name for one in select(experiments, ["base", "eta-1"])] == ["eta-1", "base"]
     assert [one.name for one in select(experiments, ["eta-*"])] == ["eta-0", "eta-1"]
     assert [one.name for one in select(experiments, ["baseff"])] == ["base"]
+
+
+def test_a_name_may_look_like_a_pattern_and_be_the_one_that_the_table_shows() -> None:
+    experiments = [tracked("lr[1]"), tracked("same", x=1.0), replace(tracked("same"), fingerprint="1" * 64)]
+    assert [one.name for one in select(experiments, ["lr[1]"])] == ["lr[1]"]
+    shown = compare(experiments).names[2]
+    assert select(experiments, [shown]) == [experiments[2]]
 
 
 def test_what_no_experiment_is_called_or_has_is_named_with_what_there_is() -> None:

@@ -46,7 +46,7 @@ def test_the_extractor_is_named_so_that_distances_are_not_mistaken() -> None:
 
 
 def test_training_is_told_by_its_first_and_last_point() -> None:
-    assert "1500 steps; the loss fell from 0.7383 to 0.08084 (" in page(REPORT)
+    assert "1500 steps; the loss went from 0.7383 to 0.08084 (" in page(REPORT)
 
 
 def test_the_bound_is_shown_with_its_parts_and_its_number_of_images() -> None:

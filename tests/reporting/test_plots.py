@@ -57,6 +57,11 @@ def test_the_same_plot_has_the_same_bytes_whatever_the_users_settings(draw: Call
     assert "<metadata" not in plain
 
 
+def test_a_legend_has_every_name() -> None:
+    words = texts(plots.lines([Line(name, [1, 2], [1, 2]) for name in ("_under", "over")], "", "", ""))
+    assert {"_under", "over"} <= set(words)
+
+
 def test_two_plots_share_no_name_on_a_page() -> None:
     ids = [
         {element.get("id") for element in ElementTree.fromstring(svg).iter() if element.get("id")}

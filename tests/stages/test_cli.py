@@ -86,6 +86,28 @@ def test_images_are_generated_as_asked_for(model_file: Path, tmp_path: Path) -> 
     assert (sample["sampler"], sample["steps"], sample["seed"], sample["count"]) == ("ancestral", 4, 5, 3)
 
 
+def test_images_are_drawn_with_the_variance_spacing_and_clipping_asked_for(model_file: Path, tmp_path: Path) -> None:
+    seen = []
+    for number, options in enumerate([[], ["--sigma", "small"], ["--spacing", "linspace"], ["--no-clip"]]):
+        out = tmp_path / f"{number}.safetensors"
+        options += ["--count", 2, "--sampler", "ancestral", "--steps", 4, "--device", "cpu"]
+        assert run("generate", "--model", model_file, "--out", out, *options).exit_code == 0
+        sample = tensorfile.read_metadata(out)["sample"]
+        seen.append((sample["sigma"], sample["spacing"], sample["clip"]))
+    usual = ("large", "trailing", True)
+    assert seen == [usual, ("small", *usual[1:]), ("large", "linspace", True), (*usual[:2], False)]
+
+
+def test_a_file_that_the_system_will_not_write_is_one_message(model_file: Path) -> None:
+    said = fails("generate", "--model", model_file, "--out", "/proc/out.png", "--count", 1, "--steps", 1).splitlines()
+    reasons = (
+        "/proc/out.png: No such file or directory",
+        "--out /proc/out.png: there is no permission to write to /proc",
+    )
+    assert said[-1] in {f"ddpm: {reason}" for reason in reasons}  # the second to who is not root
+    assert "Traceback" not in " ".join(said)
+
+
 def test_sixteen_images_by_ddim_are_usual(model_file: Path, tmp_path: Path) -> None:
     result = run("generate", "--model", model_file, "--out", tmp_path / "out.safetensors", "--device", "cpu")
     assert result.exit_code == 0
@@ -100,8 +122,10 @@ def test_sixteen_images_by_ddim_are_usual(model_file: Path, tmp_path: Path) -> N
         (["--sampler", "euler"], "ddpm: --sampler euler: must be 'ancestral', 'ddim' or 'dpm_solver'"),
         (["--steps", 11], "ddpm: --steps 11: must be at most diffusion.timesteps = 10"),
         (["--count", 0], "ddpm: --count 0: must be greater than or equal to 1"),
-        (["--device", "cuda:99"], "ddpm: runtime.device = 'cuda:99': this machine has "),
-        (["--device", "gpu"], "ddpm: runtime.device = 'gpu': must be auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "ddpm: device 'cuda:99': this machine has "),
+        (["--device", "gpu"], "ddpm: device 'gpu': must be auto, cpu, cuda or cuda:N"),
+        (["--device", "meta"], "ddpm: device 'meta': must be auto, cpu, cuda or cuda:N"),
+        (["--out", "model.safetensors/x.png"], "ddpm: model.safetensors/x.png: "),
         (["--seed", -1], "ddpm: --seed -1: must be greater than or equal to 0"),
         (["--steps", 0], "ddpm: --steps 0: must be greater than or equal to 1"),
         (["--label", "a"], "ddpm: --label and --guidance are for a conditional model, and this one knows no classes"),

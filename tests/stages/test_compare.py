@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -133,6 +134,58 @@ def test_the_file_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -
     assert (float(rows[2]["classifier.fid"]), rows[2]["train.learning_rate"]) == (2 / 3, "1e-05")
     assert (rows[1]["network.multipliers"], rows[1]["train.learning_rate"]) == ("[1, 4]", "")
     assert not list(store.glob("*.csv"))
+
+
+@pytest.mark.usefixtures("store")
+def test_the_file_may_be_what_is_printed(tmp_path: Path) -> None:
+    assert run("--csv", tmp_path / "table.csv").exit_code == 0
+    assert run("--csv", "-").stdout == (tmp_path / "table.csv").read_text()
+
+
+def test_files_are_written_from_where_one_stands(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (store / "recipes/below").mkdir(exist_ok=True)
+    monkeypatch.chdir(store / "recipes/below")
+    assert run("--csv", "table.csv", "--html", tmp_path / "page.html").exit_code == 0
+    (store / "recipes/below/table.csv").unlink()
+    assert (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+def test_a_place_where_no_file_can_be_written_is_one_message(option: str, store: Path) -> None:
+    for place, why in ((store, "a folder or a device of that name is in the way"), ("/dev/stdout", "a folder or")):
+        result = run(option, place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"ddpm: {place}: {why}")
+
+
+def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) -> None:
+    pictures = {path: path.read_bytes() for path in (store / "mlartifacts").rglob("samples.png")}
+    for path in pictures:
+        path.write_bytes(b"")
+    assert run("--html", tmp_path / "page.html").exit_code == 0
+    for path, contents in pictures.items():
+        path.write_bytes(contents)
+    assert "<img" not in (tmp_path / "page.html").read_text()
+
+
+def test_an_infinite_metric_is_infinite_after_the_database_has_kept_it(store: Path, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    shutil.copy(store / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    run_id = client.create_run(client.get_experiment_by_name("ddpm").experiment_id).info.run_id
+    client.log_metric(run_id, "classifier.fid", math.inf)
+    tracked = load(pipeline.PARAMS).tracking.model_copy(update={"uri": uri})
+    assert {one.metrics.get("classifier.fid") for one in Records(tracked).experiments()} >= {math.inf, 1.5}
+
+
+@pytest.mark.usefixtures("repository")
+def test_the_password_of_a_store_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
+    said = run().stderr
+    assert said.startswith("ddpm: MLflow at http://...@127.0.0.1:9 cannot be read: ")
+    assert "secret" not in said
 
 
 @pytest.mark.usefixtures("store")

@@ -51,6 +51,12 @@ def test_each_sampler_has_its_usual_settings(
     assert chosen_for(model.description, 10, sampler=sampler).steps == 10
 
 
+def test_variance_spacing_and_clipping_are_those_asked_for(model: Model) -> None:
+    chosen = settings(model.description, Options("ancestral", sigma="small", spacing="linspace", clip=False))
+    assert (chosen.sigma, chosen.spacing, chosen.clip) == ("small", "linspace", False)
+    assert settings(model.description, Options()).clip
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm_solver"])
 def test_steps_are_those_asked_for(sampler: str, model: Model) -> None:
     asked = [Options(sampler, steps=steps) for steps in (1, 7, 10)]
@@ -85,6 +91,9 @@ def test_every_model_draws_without_any_option_but_the_sampler(
         ({"seed": -1}, "--seed -1: must be greater than or equal to 0"),
         ({"seed": 2**63}, "--seed 9223372036854775808: must be less than 9223372036854775808"),
         ({"eta": 1.5}, "--eta 1.5: must be less than or equal to 1"),
+        ({"sampler": "ancestral", "sigma": "huge"}, "--sigma huge: must be 'large' or 'small'"),
+        ({"sigma": "small"}, "--sigma 'small': must be large or small for ancestral"),
+        ({"spacing": "even"}, "--spacing even: must be 'leading', 'trailing', 'linspace' or 'quad'"),
         ({"sampler": "dpm_solver", "eta": 0.5}, "--eta 0.5: must be a number for ddim and null for ancestral and "),
         ({"label": "cat"}, "--label and --guidance are for a conditional model, and this one knows no classes"),
         ({"guidance": 0.0}, "--label and --guidance are for a conditional model, and this one knows no classes"),
@@ -195,6 +204,29 @@ def test_a_folder_has_one_png_for_each_image_in_order(model: Model, tmp_path: Pa
     assert [path.name for path in paths] == [f"{place:02}.png" for place in range(11)]
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
     np.testing.assert_array_equal(pixels, blocks.draw(model, chosen)[:, 0].numpy())
+
+
+def test_a_folder_may_have_a_dot_in_its_name_but_no_images_of_another_time(model: Model, tmp_path: Path) -> None:
+    chosen = settings(model.description, Options(count=2, steps=2))
+    out = tmp_path / "out.v2"
+    out.mkdir()
+    (out / "notes.txt").touch()
+    generate.generate(model, chosen, None, out)
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "notes.txt"]
+    with pytest.raises(UsageError, match=r"has images already, and these would mix with them; name another folder$"):
+        generate.generate(model, chosen, None, out)
+
+
+@pytest.mark.parametrize("name", ["out.png", "out"])
+def test_a_file_where_a_folder_is_needed_is_named_before_any_work(
+    model: Model, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "draw", lambda *_: pytest.fail("it draws"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=rf"/file/more/{name}.*: {tmp_path}/file is a file$"):
+        generate.generate(
+            model, settings(model.description, Options(count=1, steps=2)), None, tmp_path / "file/more" / name
+        )
 
 
 def test_a_gif_shows_the_denoising_and_holds_the_images_at_the_end(model: Model, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ddpm import tensorfile
 from ddpm.errors import UsageError
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Model
+from ddpm.params import Sample
 from ddpm.reporting import figures
 from ddpm.sampling.interpolation import interpolate
 from stages.cli import app
@@ -125,14 +126,36 @@ def test_what_cannot_be_pictured_is_one_message(
     assert not list(tmp_path.glob("out.*"))
 
 
-@pytest.mark.parametrize(("process", "sampler"), [(None, "ancestral"), (None, "dpm_solver"), (COURSE, "ddim")])
+def test_the_command_asks_the_sampler_for_what_its_options_say(
+    model_file: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Sample] = []
+    monkeypatch.setattr("stages.interpolate.picture", lambda *arguments: seen.append(arguments[4]))
+    for options in ([], ["--sigma", "small"], ["--sampler", "ddim", "--eta", 0, "--spacing", "leading", "--no-clip"]):
+        assert run("--model", model_file, "--images", packed, "--pair", 0, 1, "--out", "x.png", *options).exit_code == 0
+    assert [(one.sampler, one.sigma, one.eta, one.spacing, one.clip) for one in seen] == [
+        ("ancestral", "large", None, "trailing", True),
+        ("ancestral", "small", None, "trailing", True),
+        ("ddim", None, 0.0, "leading", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("process", "options"),
+    [
+        (None, []),
+        (None, ["--sampler", "dpm_solver"]),
+        (None, ["--sampler", "ddim", "--eta", "0", "--spacing", "leading", "--no-clip"]),
+        (COURSE, []),
+    ],
+)
 def test_the_command_writes_a_picture_for_every_process(
-    process: dict[str, object] | None, sampler: str, make_model: MakeModel, packed: Path, tmp_path: Path
+    process: dict[str, object] | None, options: list[str], make_model: MakeModel, packed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.png"
     result = run(
         "--model", make_model(diffusion=process), "--images", packed, "--pair", 0, 4, "--at", 1, "--at", 10,
-        "--sampler", sampler, "--mixes", 3, "--out", out, "--device", "cpu",
+        *options, "--mixes", 3, "--out", out, "--device", "cpu",
     )  # fmt: skip
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     with Image.open(out) as shown:

@@ -86,12 +86,58 @@ def parameters(settings: params.Params) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_has_the_parameters_that_the_documentation_states(name: str) -> None:
-    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
-    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | "))
     stated = f"{parameters(loaded(name)):,}"
-    assert row.split(" | ")[5] == stated
+    assert row(name)["parameters"] == stated
     comment = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"[\d,]+(?= parameters)", comment)) <= {stated}
+
+
+def row(name: str) -> dict[str, str]:
+    """What the documentation states of a recipe, by the heads of its columns."""
+    lines = (ROOT / "docs/recipes.md").read_text(encoding="utf-8").splitlines()
+    head, line = (next(line for line in lines if line.startswith(start)) for start in ("| recipe | ", f"| `{name}` | "))
+    return dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
+
+
+def optimiser(train: params.Train) -> str:
+    rate = f"{train.learning_rate:.0e}".replace("e-0", "e-")
+    decay = {"constant": "", "cosine": " by a cosine", "linear": ", linearly to zero"}[train.learning_rate_decay]
+    return "".join(
+        [
+            f"{rate} × {train.batch_size}",
+            " in bf16" * (train.precision == "bf16"),
+            " in two parts" * (train.accumulate == 2),
+            decay,
+            ", betas .9 and .99" * (train.betas == [0.9, 0.99]),
+            f", warm-up {train.warmup}" * (train.warmup > 0),
+            f", clip {train.grad_clip or 0:g}" * (train.grad_clip is not None),
+        ]
+    )
+
+
+def average(train: params.Train) -> str:
+    decay = f"{train.ema_decay:g}".removeprefix("0") or "none"
+    return decay + f" every {train.ema_every}" * (train.ema_every > 1)
+
+
+def sampler(sample: params.Sample) -> str:
+    parts = [f"{sample.sampler.replace('ddim', 'DDIM')} {sample.steps}", f"eta {sample.eta or 0:g}", sample.sigma]
+    parts += ["not clipped" * (not sample.clip), f"guidance {sample.guidance or 0:g}"]
+    there = (True, sample.eta is not None, sample.sigma, not sample.clip, sample.guidance is not None)
+    return ", ".join(str(part) for part, given in zip(parts, there, strict=True) if given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_trains_and_samples_as_the_documentation_states(name: str) -> None:
+    settings, stated = loaded(name), row(name)
+    assert stated["optimiser"] == optimiser(settings.train)
+    assert stated["EMA"] == average(settings.train)
+    assert stated["sampler"] == sampler(settings.sample)
+    assert stated["budget"].partition(" (")[0] == f"{settings.train.steps:,} steps"
+    assert ("flips" in stated["data"]) == settings.train.horizontal_flip
+    assert ("labels" in stated["data"]) == settings.network.conditional
+    assert f"{settings.diffusion.prediction}" in stated["process and objective"]
+    assert ("T 4" in stated["process and objective"]) == (settings.diffusion.timesteps != 1000)
 
 
 def test_the_papers_networks_are_the_authors() -> None:

@@ -79,7 +79,10 @@ def test_every_form_in_which_mlflow_hands_a_request_on_is_the_same_request(given
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"cuont": 3}, "cuont: there is no such key; there are sampler, count, seed, steps, eta, label, guidance"),
+        (
+            {"cuont": 3},
+            "cuont: there is no such key; there are sampler, count, seed, steps, eta, sigma, spacing, clip,",
+        ),
         ({"steps": 11}, "steps 11: must be at most diffusion.timesteps = 10"),
         ({"steps": "many"}, "steps many: must be a valid integer"),
         ({"count": [3, 4]}, r"count = \[3, 4\]: must be one value"),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -158,6 +159,41 @@ def test_publishing_thrice_gives_the_same_run_points_and_artifacts(root: Path) -
     assert len(seen[0][0]) == 1
     assert seen[0][1] == [(point["step"], point["loss"]) for point in POINTS]
     assert seen[0][2] == {"params.yaml", "dvc.lock", *(f"reports/{name}" for name in RECORDS)}
+
+
+@pytest.mark.parametrize("changed", [("1.25", "1.125"), ("1.25", "2.5"), ("m" * 64, "n" * 64), ("1.25", "Infinity")])
+def test_other_results_of_the_same_experiment_replace_what_was_published(root: Path, changed: tuple[str, str]) -> None:
+    assert tracking.publish(params(), name="mine")
+    [before] = runs(root)
+    edit(root / "reports/metrics.json", lambda text: text.replace(*changed))
+    assert tracking.publish(params())
+    [after] = runs(root)
+    assert (after.info.run_name, after.info.run_id == before.info.run_id) == ("mine", False)
+    assert tracking.publish(params())
+    assert [run.info.run_id for run in runs(root)] == [after.info.run_id]
+    fid = json.loads((root / "reports/metrics.json").read_text())["classifier"]["fid"]
+    assert after.data.metrics["classifier.fid"] == min(fid, sys.float_info.max)
+    assert len(history(root, "classifier.fid")) == 1
+
+
+def test_a_number_that_is_none_is_no_other_result(root: Path) -> None:
+    edit(root / "reports/metrics.json", lambda text: text.replace("1.25", "NaN"))
+    assert tracking.publish(params())
+    before = [run.info.run_id for run in runs(root)]
+    assert tracking.publish(params())
+    assert [run.info.run_id for run in runs(root)] == before
+
+
+def test_a_store_of_a_repository_that_was_moved_is_refused_with_the_remedy(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tracking.publish(params())
+    moved = root.rename(root.with_name("moved"))
+    monkeypatch.chdir(moved)
+    monkeypatch.setattr(pipeline, "ROOT", moved)
+    assert tracking.publish(params()) is False
+    assert "remove it, and `ddpm publish --all` makes it again" in capsys.readouterr().err
+    assert not root.exists()
 
 
 def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: Path) -> None:
@@ -434,6 +470,14 @@ def test_the_setting_then_the_environment_then_the_repository_decide_the_store(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
     assert tracking.store_uri(params().tracking) == "http://environment"
     assert tracking.store_uri(params(uri="http://setting").tracking) == "http://setting"
+
+
+def test_a_relative_path_of_a_store_is_the_repositorys_wherever_a_stage_runs(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking.store_uri(params(uri="sqlite:///a/runs.db").tracking) == f"sqlite:///{root}/a/runs.db"
+    assert tracking.store_uri(params(uri="sqlite:////a/runs.db").tracking) == "sqlite:////a/runs.db"
 
 
 def test_a_server_that_is_down_costs_a_training_one_line_and_little_time(
