@@ -53,17 +53,12 @@ def test_two_experiments_that_end_together_before_there_is_a_database_are_two_wh
 
 
 def test_publishing_all_leaves_out_results_that_are_not_an_experiments_own(reproduced: Project) -> None:
-    reproduced.set(train__learning_rate=0.005)
-    reproduced.run("dvc", "exp", "save", "-n", "saved")
-    reproduced.restore()
     reproduced.run("dvc", "exp", "run", "--temp", "-n", "partial", "-S", "train.seed=5", "train")
     result = reproduced.run("ddpm", "publish", "--all")
-    assert "saved is not published: train: train has changed" in result.stderr
     assert "partial is not published: sample: models/model.safetensors has changed" in result.stderr
     assert re.fullmatch(r"published \d+ experiments? to sqlite:///.*/mlflow.db\n", result.stdout)
     query = "SELECT DISTINCT name FROM runs JOIN metrics USING (run_uuid) WHERE key = 'classifier.fid'"
-    assert not {("saved",), ("partial",)} & set(rows(reproduced, query))
-    assert len(rows(reproduced, query)) > 0
+    assert ("partial",) not in rows(reproduced, query) != []
 
 
 @pytest.mark.slow
