@@ -27,7 +27,7 @@ def compose(name: str, folder: Path) -> str:
     """The text of params.yaml for a recipe: the default's with its comments, and what the recipe changes.
 
     A recipe that changes a section's kind, process or source replaces the section. Raises `UsageError` for an
-    unknown recipe, and `ParamsError` where the result is not usable.
+    unknown or an empty recipe, and `ParamsError` where the result is not usable.
     """
     yaml = _yaml()
     path = folder / f"{name}.yaml"
@@ -35,7 +35,10 @@ def compose(name: str, folder: Path) -> str:
         raise UsageError(f"there is no recipe {name!r} in {folder}; there are {', '.join(names(folder))}")
     whole = yaml.load((folder / "default.yaml").read_text(encoding="utf-8"))
     if name != "default":
-        changes = yaml.load(path.read_text(encoding="utf-8")) or {}
+        asked = path.read_text(encoding="utf-8")
+        if not asked.strip():  # what is left where the command failed that should have filled it
+            raise UsageError(f"{path} is empty: write it again, or remove it; a comment alone means the default")
+        changes = yaml.load(asked) or {}
         for section, values in changes.items():
             if section not in whole:
                 raise UsageError(f"{path}: there is no section {section!r} in params.yaml")
