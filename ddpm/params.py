@@ -33,6 +33,7 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Beta = Annotated[Number, Field(ge=1e-12, lt=1)]  # of a smaller one float64 could not tell 1 - beta from 1
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1)]
+Timesteps = Annotated[int, Field(ge=2, le=100_000)]
 
 
 class Section(BaseModel):
@@ -57,7 +58,7 @@ class Gaussian(Section):
     """The forward process, Section 2 of the paper."""
 
     process: Literal["gaussian"]
-    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    timesteps: Timesteps
     schedule: Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "sigmoid"]
     beta_start: Beta | None
     beta_end: Beta | None
@@ -70,7 +71,7 @@ class Interpolation(Section):
     """x_t = (1 - a) x_0 + a u with a = t / T and u uniform: the process of the Hugging Face course."""
 
     process: Literal["interpolation"]
-    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    timesteps: Timesteps
     prediction: Literal["x_0"]
     variance: Literal["fixed"]
     value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
@@ -233,7 +234,7 @@ def check(values: object, name: str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(_message(name, [_complaint(dict(e)) for e in error.errors()])) from None
+        raise ParamsError(_message(name, [complaint(dict(e)) for e in error.errors()])) from None
     conflicts = list(_conflicts(params))
     if conflicts:
         raise ParamsError(_message(name, conflicts))
@@ -244,8 +245,8 @@ def _message(name: str, complaints: list[str]) -> str:
     return "\n".join([f"{name} is not usable:", *(f"  {line}" for line in complaints)])
 
 
-def _complaint(error: dict[str, Any]) -> str:
-    """One line of a pydantic error: the key as one writes it after `-S`, the value, and the rule."""
+def complaint(error: dict[str, Any]) -> str:
+    """One line of a pydantic error, of a section or a config: the key as after `-S`, the value, and the rule."""
     section, *inner = map(str, error["loc"])
     if error["type"].startswith("union_tag"):  # the key that chooses between the forms of a section
         inner = [error["ctx"]["discriminator"].strip("'")]

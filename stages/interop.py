@@ -4,14 +4,16 @@ from pathlib import Path
 
 import yaml
 
+from ddpm import atomic
 from ddpm.interop import diffusers, official
 from ddpm.interop.weights import Imported
 from ddpm.network import modelfile
 
 _HEAD = """\
 # {name}: {count:,} parameters, {channels} x {size} x {size} images, schedule {schedule}, prediction {prediction}.
-# In recipes/NAME.yaml, with its images under `data`, this evaluates the model: `ddpm recipe NAME`, then `dvc repro`.
+# In recipes/NAME.yaml, with its images as `data.path`, this evaluates the model: `ddpm recipe NAME`, then `dvc repro`.
 """
+_CIFAR10 = "# Where its images are CIFAR-10's: source: cifar10, path: null, seed: null.\n"
 
 
 class _Recipe(yaml.SafeDumper):
@@ -28,6 +30,7 @@ def bring(source: Path, out: Path) -> str:
 
     Raises `UsageError`.
     """
+    atomic.check(out)
     imported = diffusers.read(source) if source.is_dir() else official.read(source)
     modelfile.save(out, imported.description, imported.weights)
     return recipe(imported, out)
@@ -40,7 +43,15 @@ def recipe(imported: Imported, model: Path) -> str:
     channels, size, _ = description.image_shape
     count = sum(weight.numel() for weight in imported.weights.values())
     sections = {
-        "data": {"image_size": size, "channels": channels},
+        "data": {
+            "source": "folder",  # with no path: refused until its user says which images, for no model tells
+            "path": None,
+            "digest": None,
+            "image_size": size,
+            "channels": channels,
+            "fit": "crop",
+            "seed": 0,
+        },
         "diffusion": diffusion,
         "network": network,
         "train": {
@@ -57,4 +68,6 @@ def recipe(imported: Imported, model: Path) -> str:
         },
     }
     head = _HEAD.format(name=model.name, count=count, channels=channels, size=size, **diffusion)
+    if (channels, size) == (3, 32):
+        head += _CIFAR10
     return head + yaml.dump(sections, Dumper=_Recipe, sort_keys=False, default_flow_style=False, width=1000)

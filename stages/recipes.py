@@ -7,6 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
 
 from ddpm import params
 from ddpm.errors import UsageError
@@ -27,7 +28,7 @@ def compose(name: str, folder: Path) -> str:
     """The text of params.yaml for a recipe: the default's with its comments, and what the recipe changes.
 
     A recipe that changes a section's kind, process or source replaces the section. Raises `UsageError` for an
-    unknown recipe, and `ParamsError` where the result is not usable.
+    unknown or an empty recipe, and `ParamsError` where the result is not usable.
     """
     yaml = _yaml()
     path = folder / f"{name}.yaml"
@@ -35,8 +36,10 @@ def compose(name: str, folder: Path) -> str:
         raise UsageError(f"there is no recipe {name!r} in {folder}; there are {', '.join(names(folder))}")
     whole = yaml.load((folder / "default.yaml").read_text(encoding="utf-8"))
     if name != "default":
-        changes = yaml.load(path.read_text(encoding="utf-8")) or {}
-        for section, values in changes.items():
+        asked = path.read_text(encoding="utf-8")
+        if not asked.strip():  # what is left where the command failed that should have filled it
+            raise UsageError(f"{path} is empty: write it again, or remove it; a comment alone means the default")
+        for section, values in _changes(path, asked).items():
             if section not in whole:
                 raise UsageError(f"{path}: there is no section {section!r} in params.yaml")
             remaking = _REPLACED_BY.get(section)
@@ -48,6 +51,17 @@ def compose(name: str, folder: Path) -> str:
     yaml.dump(whole, text)
     params.check(yaml_values(text.getvalue()), f"recipe {name}")
     return text.getvalue()
+
+
+def _changes(path: Path, text: str) -> Mapping[str, Mapping[str, Any]]:
+    """The sections of a recipe and what they change. Raises `UsageError` where it is nothing of the kind."""
+    try:
+        changes = _yaml().load(text) or {}
+    except YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(changes, Mapping):
+        raise UsageError(f"{path}: must be a mapping of sections, like params.yaml")
+    return changes
 
 
 def yaml_values(text: str) -> Any:

@@ -101,21 +101,23 @@ def read(folder: Path) -> Imported:
     Raises `UsageError` that names what our process or our U-Net cannot express.
     """
     places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
-    process = _config(places["scheduler"] / "scheduler_config.json", scheduler.CLASSES)
-    refuse(f"{places['scheduler'] / 'scheduler_config.json'} cannot be expressed", scheduler.complaints(process))
+    config = _config(places["scheduler"] / "scheduler_config.json", scheduler.CLASSES)
+    refuse(f"{places['scheduler'] / 'scheduler_config.json'} cannot be expressed", scheduler.complaints(config))
+    process = scheduler.SchedulerConfig.model_validate(config)
     diffusion = scheduler.section(process)
-    unet = _config(places["unet"] / "config.json", ("UNet2DModel",))
-    complaints = unet2d.complaints(unet, learned=diffusion["variance"] != "fixed")
+    config = _config(places["unet"] / "config.json", ("UNet2DModel",))
+    complaints = unet2d.complaints(config, learned=diffusion["variance"] != "fixed")
     refuse(f"{places['unet'] / 'config.json'} cannot be expressed", complaints)
+    unet = unet2d.UNet2DConfig.model_validate(config)
 
-    image_shape = (unet["in_channels"], unet["sample_size"], unet["sample_size"])
+    image_shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     description = weights.described(folder, diffusion, unet2d.section(unet), image_shape)
     candidates = [places["unet"] / name for name in _WEIGHTS]
     path = next(filter(Path.is_file, candidates), candidates[0])
     found = {renamed(name, _OLD_NAMES): tensor for name, tensor in weights.read(path).items()}
     state = weights.adopted(description, found, lambda name: renamed(name, _NAMES), path)
-    if unet["flip_sin_to_cos"]:  # the cosines come first there, and last in ours
-        state["time.dense_1.weight"] = state["time.dense_1.weight"].roll(unet["block_out_channels"][0] // 2, 1)
+    if unet.flip_sin_to_cos:  # the cosines come first there, and last in ours
+        state["time.dense_1.weight"] = state["time.dense_1.weight"].roll(unet.block_out_channels[0] // 2, 1)
     return Imported(description, state, scheduler.sampling(process))
 
 
@@ -123,9 +125,11 @@ def _config(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{path.parent} is no model of diffusers: there is no {path.name}")
     try:
-        config = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not readable as keys and values: {error}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} is not readable as keys and values: it holds none")
     if config.get("_class_name") not in classes:
         raise UsageError(f"{path}: _class_name = {config.get('_class_name')!r}: must be {' or '.join(classes)}")
     return config

@@ -92,10 +92,14 @@ def _theirs(levels: int, name: str) -> str:
 
 
 def _count(found: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max((int(match[1]) for name in found if (match := re.match(pattern, name))), default=-1)
+    return len({match[1] for name in found if (match := re.match(pattern, name))})
 
 
 def _shape(path: Path, found: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    """The (outputs, inputs, height, width) of a convolution. Raises `UsageError` where there is none."""
     if name not in found:
         raise UsageError(f"{path} does not hold the whole U-Net: {name} is missing")
-    return tuple(found[name].shape)
+    shape = tuple(found[name].shape)
+    if len(shape) != 4 or 0 in shape:
+        raise UsageError(f"{path}: {name} is {list(shape)}: must be a convolution's, of four sizes above 0")
+    return shape

@@ -1,13 +1,14 @@
 """The section `diffusion` of params.yaml as the config of a diffusers scheduler, and back."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from ddpm.diffusion import schedule
-from ddpm.interop.refusals import others
-from ddpm.params import Gaussian
+from ddpm.interop.refusals import Config, others, unreadable
+from ddpm.params import Gaussian, Number, Timesteps
 
 CLASSES = ("DDPMScheduler", "DDIMScheduler")
 _SCHEDULES = {"linear": "linear", "quad": "scaled_linear", "cosine": "squaredcos_cap_v2"}
@@ -25,6 +26,19 @@ _ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a co
     "rescale_betas_zero_snr": False,
     "thresholding": False,
 }
+
+
+class SchedulerConfig(Config):
+    """What is read of a scheduler's config, with diffusers' own value where it says nothing."""
+
+    num_train_timesteps: Timesteps
+    beta_schedule: str = "linear"
+    beta_start: Number | None = 1e-4
+    beta_end: Number | None = 0.02
+    trained_betas: Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=1)] | None = None
+    prediction_type: str = "epsilon"
+    variance_type: str = "fixed_small"
+    clip_sample: bool = True
 
 
 def obstacles(diffusion: Gaussian, sigma: str | None) -> Iterator[str]:
@@ -67,46 +81,46 @@ def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]
 def complaints(config: Mapping[str, Any]) -> Iterator[str]:
     """What a config says that params.yaml cannot."""
     yield from others(config, _ONLY)
-    if "num_train_timesteps" not in config:
-        yield "num_train_timesteps: is missing"
-    elif _schedule(config) is None:
-        key = "beta_schedule" if config.get("trained_betas") is None else "trained_betas"
-        yield f"{key} = {config.get(key)!s:.60}: is none of the schedules of params.yaml"
-    for key, known in (("prediction_type", _PREDICTIONS.values()), ("variance_type", _VARIANCES)):
-        if key in config and config[key] not in known:
-            yield f"{key} = {config[key]!r}: must be {' or '.join(known)}"
+    wrong = list(unreadable(config, SchedulerConfig))
+    yield from wrong or _value_complaints(SchedulerConfig.model_validate(config))
 
 
-def section(config: Mapping[str, Any]) -> dict[str, Any]:
+def _value_complaints(config: SchedulerConfig) -> Iterator[str]:
+    if _schedule(config) is None:
+        key = "beta_schedule" if config.trained_betas is None else "trained_betas"
+        yield f"{key} = {getattr(config, key)!s:.60}: is none of the schedules of params.yaml"
+    if config.prediction_type not in _PREDICTIONS.values():
+        yield f"prediction_type = {config.prediction_type!r}: must be {' or '.join(_PREDICTIONS.values())}"
+    if config.variance_type not in _VARIANCES:
+        yield f"variance_type = {config.variance_type!r}: must be {' or '.join(_VARIANCES)}"
+
+
+def section(config: SchedulerConfig) -> dict[str, Any]:
     """The section `diffusion` of a config without complaints."""
-    variance, _ = _variance(config)
-    prediction = config.get("prediction_type", "epsilon")
+    variance, _ = _VARIANCES[config.variance_type]
     return {
         "process": "gaussian",
-        "timesteps": config["num_train_timesteps"],
+        "timesteps": config.num_train_timesteps,
         **(_schedule(config) or {}),
-        "prediction": next(ours for ours, theirs in _PREDICTIONS.items() if theirs == prediction),
+        "prediction": next(ours for ours, theirs in _PREDICTIONS.items() if theirs == config.prediction_type),
         "variance": variance,
         "value_range": [-1.0, 1.0],
     }
 
 
-def sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+def sampling(config: SchedulerConfig) -> dict[str, Any]:
     """What the section `sample` needs for the same variance and clipping."""
-    return {"sigma": _variance(config)[1], "clip": config.get("clip_sample", True)}
+    _, sigma = _VARIANCES[config.variance_type]
+    return {"sigma": sigma, "clip": config.clip_sample}
 
 
-def _variance(config: Mapping[str, Any]) -> tuple[str, str | None]:
-    return _VARIANCES[config.get("variance_type", "fixed_small")]
-
-
-def _schedule(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _schedule(config: SchedulerConfig) -> dict[str, Any] | None:
     """The schedule's name and ends; a list of betas is one of ours if it is what ours makes."""
-    trained, named = config.get("trained_betas"), config.get("beta_schedule", "linear")
+    trained, named = config.trained_betas, config.beta_schedule
     if trained is None:
-        first, last = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
-        return next((c for c in _candidates(first, last) if _SCHEDULES.get(c["schedule"]) == named), None)
-    betas, timesteps = np.array(trained), config["num_train_timesteps"]
+        candidates = _candidates(config.beta_start, config.beta_end)
+        return next((c for c in candidates if _SCHEDULES.get(c["schedule"]) == named), None)
+    betas, timesteps = np.array(trained), config.num_train_timesteps
     for candidate in _candidates(trained[0], trained[-1]):
         made = schedule.betas(Gaussian.model_construct(timesteps=timesteps, **candidate))
         if made.shape == betas.shape and np.allclose(made, betas, rtol=1e-5, atol=0):
@@ -114,7 +128,7 @@ def _schedule(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _candidates(first: float, last: float) -> list[dict[str, Any]]:
+def _candidates(first: float | None, last: float | None) -> list[dict[str, Any]]:
     """Every schedule that has these ends, or needs none; the simplest first."""
     ends = {
         "const": (None, last),

@@ -1,16 +1,13 @@
 """The section `network` of params.yaml as the config of diffusers' `UNet2DModel`, and back."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from ddpm.interop.refusals import others
-from ddpm.params import UNetNetwork
+from pydantic import Field
 
-_NEEDED = (
-    *("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block"),
-    *("down_block_types", "up_block_types", "downsample_padding", "attention_head_dim"),
-    *("flip_sin_to_cos", "freq_shift", "norm_num_groups", "norm_eps"),
-)
+from ddpm.interop.refusals import Config, others, unreadable
+from ddpm.params import Count, Number, UNetNetwork
+
 _ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a config says nothing
     "act_fn": "silu",
     "add_attention": True,
@@ -28,6 +25,29 @@ _ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a co
     "upsample_type": "conv",
 }
 _PADS = {"asymmetric": 0, "symmetric": 1}  # 0: a pad on the right and the bottom, by hand
+
+# The network is built before its weights are compared: no slip of a digit in its config may fill the memory.
+_Size = Annotated[int, Field(ge=1, le=4096)]
+_Blocks = Annotated[int, Field(ge=1, le=100)]
+
+
+class UNet2DConfig(Config):
+    """What is read of a `UNet2DModel`'s config; the first ones had all of it but dropout."""
+
+    sample_size: _Size
+    in_channels: _Size
+    out_channels: _Size
+    block_out_channels: Annotated[list[_Size], Field(min_length=1)]
+    layers_per_block: _Blocks
+    down_block_types: list[str]
+    up_block_types: list[str]
+    downsample_padding: int
+    attention_head_dim: Count | None
+    flip_sin_to_cos: bool
+    freq_shift: int
+    norm_num_groups: Count
+    norm_eps: Number
+    dropout: Number = 0.0
 
 
 def obstacles(network: UNetNetwork, image_size: int) -> Iterator[str]:
@@ -79,28 +99,22 @@ def config(network: UNetNetwork, image_shape: tuple[int, int, int], outputs: int
 
 def complaints(config: Mapping[str, Any], learned: bool) -> Iterator[str]:
     """What a config says that our U-Net cannot; `learned`: its scheduler reads a variance from it."""
-    missing = [key for key in _NEEDED if key not in config]
-    yield from (f"{key}: is missing" for key in missing)
     yield from others(config, _ONLY)
-    known = {*_NEEDED, *_ONLY, "dropout"}
-    yield from (f"{key} = {config[key]!r}: is unknown" for key in config if key not in known and key[0] != "_")
-    if not missing:
-        yield from _wiring_complaints(config, learned)
+    known = {*UNet2DConfig.model_fields, *_ONLY}
+    unknown = (key for key in config if key not in known and not key.startswith("_"))
+    yield from (f"{key} = {config[key]!r}: is unknown" for key in unknown)
+    wrong = list(unreadable(config, UNet2DConfig))
+    yield from wrong or _wiring_complaints(UNet2DConfig.model_validate(config), learned)
 
 
-def _wiring_complaints(config: Mapping[str, Any], learned: bool) -> Iterator[str]:
-    widths, size = config["block_out_channels"], config["sample_size"]
-    if not isinstance(size, int):
-        yield f"sample_size = {size!r}: must be one number, for square images"
-    if config["out_channels"] != config["in_channels"] * (1 + learned):
-        yield (
-            f"out_channels = {config['out_channels']}: must be {config['in_channels'] * (1 + learned)} "
-            f"for the scheduler's variance_type"
-        )
-    if config["freq_shift"] != 1:
-        yield f"freq_shift = {config['freq_shift']}: the paper's frequencies need 1"
-    if config["downsample_padding"] not in _PADS.values():
-        yield f"downsample_padding = {config['downsample_padding']}: must be 0 or 1"
+def _wiring_complaints(config: UNet2DConfig, learned: bool) -> Iterator[str]:
+    widths, outputs = config.block_out_channels, config.in_channels * (1 + learned)
+    if config.out_channels != outputs:
+        yield f"out_channels = {config.out_channels}: must be {outputs} for the scheduler's variance_type"
+    if config.freq_shift != 1:
+        yield f"freq_shift = {config.freq_shift}: the paper's frequencies need 1"
+    if config.downsample_padding not in _PADS.values():
+        yield f"downsample_padding = {config.downsample_padding}: must be 0 or 1"
     if any(width % widths[0] for width in widths):
         yield f"block_out_channels = {widths}: must be multiples of the first"
     unknown = _unknown_blocks(config)
@@ -109,47 +123,49 @@ def _wiring_complaints(config: Mapping[str, Any], learned: bool) -> Iterator[str
         yield from _attention_complaints(config)
 
 
-def _unknown_blocks(config: Mapping[str, Any]) -> list[str]:
+def _unknown_blocks(config: UNet2DConfig) -> list[str]:
     return [
         kind
-        for way in ("Down", "Up")
-        for kind in config[f"{way.lower()}_block_types"]
+        for way, kinds in (("Down", config.down_block_types), ("Up", config.up_block_types))
+        for kind in kinds
         if kind not in (f"{way}Block2D", f"Attn{way}Block2D")
     ]
 
 
-def _attention_complaints(config: Mapping[str, Any]) -> Iterator[str]:
-    down, up = ([kind.startswith("Attn") for kind in config[f"{way}_block_types"]] for way in ("down", "up"))
-    if down != up[::-1] or len(down) != len(config["block_out_channels"]):
+def _attention_complaints(config: UNet2DConfig) -> Iterator[str]:
+    down, up = (
+        [kind.startswith("Attn") for kind in kinds] for kinds in (config.down_block_types, config.up_block_types)
+    )
+    if down != up[::-1] or len(down) != len(config.block_out_channels):
         yield "up_block_types: must mirror down_block_types, one for each of block_out_channels"
     elif len(heads := _heads(config)) > 1 or heads.pop() % 1:
         yield (
-            f"attention_head_dim = {config['attention_head_dim']}: must divide the channels of every attention, "
+            f"attention_head_dim = {config.attention_head_dim}: must divide the channels of every attention, "
             f"the middle's included, into one number of heads"
         )
 
 
-def _heads(config: Mapping[str, Any]) -> set[float]:
+def _heads(config: UNet2DConfig) -> set[float]:
     """What the widths of feature maps with attention are of a head's; null is as wide as the map."""
-    widths, kinds = config["block_out_channels"], config["down_block_types"]
-    attending = [width for width, kind in zip(widths, kinds, strict=True) if kind.startswith("Attn")]
-    return {width / (config["attention_head_dim"] or width) for width in [*attending, widths[-1]]}
+    widths = config.block_out_channels
+    attending = [width for width, kind in zip(widths, config.down_block_types, strict=True) if kind.startswith("Attn")]
+    return {width / (config.attention_head_dim or width) for width in [*attending, widths[-1]]}
 
 
-def section(config: Mapping[str, Any]) -> dict[str, Any]:
+def section(config: UNet2DConfig) -> dict[str, Any]:
     """The section `network` of a config without complaints."""
-    widths, kinds = config["block_out_channels"], config["down_block_types"]
+    widths, kinds = config.block_out_channels, config.down_block_types
     return {
         "kind": "unet",
         "channels": widths[0],
         "multipliers": [width // widths[0] for width in widths],
-        "blocks": config["layers_per_block"],
-        "attention": [config["sample_size"] // 2**level for level, kind in enumerate(kinds) if kind.startswith("Attn")],
+        "blocks": config.layers_per_block,
+        "attention": [config.sample_size // 2**level for level, kind in enumerate(kinds) if kind.startswith("Attn")],
         "heads": int(_heads(config).pop()),
-        "groups": config["norm_num_groups"],
-        "norm_eps": float(config["norm_eps"]),
-        "dropout": float(config.get("dropout", 0)),
+        "groups": config.norm_num_groups,
+        "norm_eps": config.norm_eps,
+        "dropout": config.dropout,
         "time": True,
-        "downsample": next(name for name, pad in _PADS.items() if pad == config["downsample_padding"]),
+        "downsample": next(name for name, pad in _PADS.items() if pad == config.downsample_padding),
         "conditional": False,
     }

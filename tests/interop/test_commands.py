@@ -1,6 +1,7 @@
 """`ddpm export` and `ddpm import`: models leave and come, and the pipeline evaluates what came."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import yaml
 from diffusers import DDPMPipeline
 
 from ddpm import params
+from ddpm.interop.weights import Imported
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description
 from ddpm.params import Gaussian, UNetNetwork
-from stages import recipes
+from stages import interop, recipes
 from tests.commands import fails, run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -89,6 +91,12 @@ def test_import_prints_the_recipe_that_evaluates_the_model(
     folder.mkdir()
     (folder / "default.yaml").write_text((RECIPES / "default.yaml").read_text())
     (folder / "imported.yaml").write_text(printed)
+    with pytest.raises(params.ParamsError) as caught:  # never the default's images, which would be padded to fit
+        recipes.compose("imported", folder)
+    assert str(caught.value) == (
+        "recipe imported is not usable:\n  data.path = None: source folder needs the folder's or the .zip's path"
+    )
+    (folder / "imported.yaml").write_text(printed.replace("path: null", "path: images.zip"))
     settings = params.check(yaml.safe_load(recipes.compose("imported", folder)))
     assert (settings.train.steps, settings.data.image_size, settings.data.channels) == (0, 8, 3)
     assert (settings.sample.sampler, settings.sample.sigma, settings.sample.steps) == ("ancestral", None, 20)
@@ -97,6 +105,22 @@ def test_import_prints_the_recipe_that_evaluates_the_model(
     start = Path(str(settings.train.init))
     assert modelfile.initialise(evaluated.build(), start) == modelfile.load(out).digest
     modelfile.compare(start, evaluated, whole=True)
+
+
+@pytest.mark.parametrize(("size", "said"), [(32, True), (16, False)])
+def test_recipe_of_the_size_of_cifar10_says_how_to_have_its_images(
+    description: Description, tmp_path: Path, size: int, said: bool
+) -> None:
+    network = description.network.model_copy(update={"attention": []})
+    described = replace(description, network=network, image_shape=(3, size, size))
+    imported = Imported(described, described.build().state_dict(), {"sigma": None, "clip": True})
+    printed = interop.recipe(imported, tmp_path / "model.safetensors")
+    assert ("\n# Where its images are CIFAR-10's: source: cifar10, path: null, seed: null.\n" in printed) == said
+    shutil.copy(RECIPES / "default.yaml", tmp_path)
+    named = printed.replace("source: folder", "source: cifar10").replace("seed: 0", "seed: null")
+    (tmp_path / "imported.yaml").write_text(named)
+    settings = params.check(yaml.safe_load(recipes.compose("imported", tmp_path)))
+    assert (settings.data.source, settings.data.image_size) == ("cifar10", size)
 
 
 def test_checkpoint_that_is_no_folder_is_read_by_its_official_names(tmp_path: Path) -> None:
@@ -120,7 +144,18 @@ def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tm
         f"ddpm: {empty} is no model of diffusers: there is no scheduler_config.json"
     )
     assert fails("import", tmp_path / "absent", "--out", out) == f"ddpm: {tmp_path}/absent does not exist"
+    (tmp_path / "text.ckpt").write_text("hello")
+    assert fails("import", tmp_path / "text.ckpt", "--out", out) == (
+        f"ddpm: {tmp_path}/text.ckpt is not a file of tensors: it is no whole PyTorch checkpoint of tensors alone; "
+        f"download it again, or save the network's state_dict alone"
+    )
     assert not out.exists()
+
+
+def test_model_that_cannot_be_written_is_one_message(model_file: Path, tmp_path: Path) -> None:
+    run("export", "--model", model_file, "--out", tmp_path / "exported")
+    said = fails("import", tmp_path / "exported", "--out", tmp_path / "exported")
+    assert said == f"ddpm: {tmp_path}/exported: a folder or a device of that name is in the way"
 
 
 def test_what_cannot_be_exported_is_one_message(model_file: Path, tmp_path: Path, description: Description) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm.errors import UsageError
-from ddpm.interop import official
+from ddpm.interop import official, weights
 from ddpm.network.modelfile import Description
 from ddpm.params import Gaussian, UNetNetwork
 
@@ -114,27 +114,77 @@ def test_image_size_and_learned_variance_are_told_by_the_shapes(
         ({"down.0.attn.0.norm.weight": torch.zeros(32)}, "attention at one size tells the image's, and it has it at 2"),
         ({"down.1.block.0.conv1.weight": torch.zeros(40, 32, 3, 3)}, r"its levels are \[32, 40, 64\] wide"),
         ({"temb.dense.0.weight": None}, "has not the names of the paper's U-Net, such as temb"),
-        ({"step": 3}, "holds other things than tensors by name"),
+        ({"step": 3}, "holds other things than dense tensors by name"),
+        ({3: torch.zeros(1)}, "holds other things than dense tensors by name"),
+        ({"conv_in.weight": torch.ones(2).to_sparse()}, "holds other things than dense tensors by name"),
+        ({"conv_in.bias": torch.ones(2, device="meta")}, "holds other things than dense tensors by name"),
+        ({"conv_in.weight": torch.ones(2) * 1j}, "holds other things than dense tensors by name"),
+        ({"down.1.block.0.conv1.weight": torch.tensor(1.0)}, r"conv1\.weight is \[\]: must be a convolution's"),
+        ({"conv_in.weight": torch.zeros(0, 3, 3, 3)}, r"conv_in\.weight is \[0, 3, 3, 3\]: must be a convolution's"),
+        ({"conv_out.weight": torch.zeros(3)}, r"conv_out\.weight is \[3\]: must be a convolution's"),
+        ({"down.0.block.999999999.norm1.bias": torch.zeros(1)}, r"down\.0\.block\.2\.norm1\.weight is missing"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
 )
 def test_what_is_not_the_paper_s_network_is_named(
-    description: Description, tmp_path: Path, change: dict[str, object], message: str
+    description: Description, tmp_path: Path, change: dict[object, object], message: str
 ) -> None:
-    tensors = {**ported(state_of(description)), **change}
+    tensors: dict[object, object] = {**ported(state_of(description)), **change}
     torch.save({name: value for name, value in tensors.items() if value is not None}, tmp_path / "model.ckpt")
     with pytest.raises(UsageError, match=rf"(?s)model\.ckpt.*{message}"):
         official.read(tmp_path / "model.ckpt")
+
+
+WHOLE = "it is no whole {}; download it again, or save the network's state_dict alone"
+PICKLE, SAFE = WHOLE.format("PyTorch checkpoint of tensors alone"), WHOLE.format(".safetensors file")
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 143117772\n"
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty; download it again"),
+        (LFS, "it is Git LFS's pointer to one; `git lfs pull` in its folder downloads the file itself"),
+        (b"\n<!DOCTYPE html>\n<html>", "it is a web page; download the file itself, not the page that shows it"),
+        (b"hello", None),
+        (b"\x80\x04of another protocol", None),
+        (bytes(range(256)), None),
+    ],
+    ids=["empty", "pointer", "page", "text", "protocol", "bytes"],
+)
+def test_file_that_is_not_tensors_is_one_line_that_says_what_to_do(
+    tmp_path: Path, suffix: str, content: bytes, said: str | None
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        weights.read(path)
+    assert str(caught.value) == (
+        f"{path} is not a file of tensors: {said or (SAFE if suffix == '.safetensors' else PICKLE)}"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_file_that_is_cut_off_is_named(description: Description, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(ported(state_of(description)), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UsageError, match=r"is not a file of tensors: it is no whole .*; download it again"):
+        official.read(path)
 
 
 class Unwanted:
     """Would run code of the file's own, if it were opened as any pickle."""
 
 
-@pytest.mark.parametrize("name", ["absent.pt", "text.pt", "text.safetensors", "code.pt"])
-def test_file_that_is_not_tensors_is_named(tmp_path: Path, name: str) -> None:
-    for path in (tmp_path / "text.pt", tmp_path / "text.safetensors"):
-        path.write_text("of something else")
+def test_file_that_holds_code_is_not_opened(tmp_path: Path) -> None:
     torch.save({"temb.dense.0.weight": Unwanted()}, tmp_path / "code.pt")
-    with pytest.raises(UsageError, match=rf"{name} (does not exist|is not readable as tensors)"):
-        official.read(tmp_path / name)
+    with pytest.raises(UsageError) as caught:
+        official.read(tmp_path / "code.pt")
+    assert str(caught.value) == f"{tmp_path}/code.pt is not a file of tensors: {PICKLE}"
+
+
+def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"absent\.pt does not exist"):
+        official.read(tmp_path / "absent.pt")

@@ -275,6 +275,21 @@ def test_a_recipe_of_comments_alone_is_the_default(composed: Composed) -> None:
     assert composed("# Nothing changes\n") == DEFAULT
 
 
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_recipe_is_refused(text: str, composed: Composed, tmp_path: Path) -> None:
+    """As a failed command leaves it where its output should have become a recipe."""
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/x\.yaml is empty: write it again, or remove it"):
+        composed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("train: [\n", "is not valid YAML: "), ("- 1\n", ": must be a mapping of sections")]
+)
+def test_a_recipe_that_is_no_mapping_is_refused(text: str, message: str, composed: Composed, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/x\.yaml ?{message}"):
+        composed(text)
+
+
 def test_what_a_recipe_asks_is_checked(composed: Composed) -> None:
     with pytest.raises(params.ParamsError, match=r"recipe x is not usable:\n  train\.stepz = 3: there is no such key"):
         composed("train:\n  stepz: 3\n")
