@@ -83,7 +83,7 @@ _AT_START = observed(STAGE) if STAGE else {}
 
 @contextmanager
 def running(name: str) -> Iterator[None]:
-    """Around all that a stage does: what the user can mend becomes one message, and inputs must not have changed.
+    """Around all that a stage does: what the user can mend or stopped is one message, and inputs must not have changed.
 
     The check of inputs needs DVC's environment, as the journal does; a stage started by hand runs without them.
     """
@@ -94,6 +94,9 @@ def running(name: str) -> Iterator[None]:
         yield
     except UsageError as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt as interrupt:
+        print("; ".join([f"{name}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        sys.exit(130)  # as of a shell's command that Ctrl-C ended, so that DVC records nothing
     if STAGE:
         now = observed(STAGE)
         changed = sorted(key for key in _AT_START.keys() | now.keys() if _AT_START.get(key) != now.get(key))

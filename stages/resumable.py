@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ddpm import atomic
+from ddpm.errors import UsageError
 from stages import pipeline
 
 KEPT = 3  # finished trainings whose last state stays
@@ -40,12 +41,12 @@ class StateFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the training that last wrote here reached its end."""
+        """Whether the training that came farthest reached its end. A broken note says nothing."""
         try:
-            note = json.loads((self.path / "finished.json").read_text())
-        except FileNotFoundError:
+            step = json.loads((self.path / "finished.json").read_text())["step"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
-        return note["step"] in self.states
+        return bool(step == max(self.states, default=None))
 
     @property
     def status(self) -> str:
@@ -55,8 +56,19 @@ class StateFolder:
         return f"{'finished' if self.finished else 'unfinished'} at step {max(self.states)}"
 
     def latest(self, steps: int) -> Path | None:
-        """The last state that a training of `steps` steps can continue from."""
-        return next((path for step, path in reversed(self.states.items()) if step <= steps), None)
+        """The last state that a training of `steps` steps can continue from.
+
+        Raises `UsageError` where it is broken: to fall back in silence could throw days of training away.
+        """
+        from ddpm import tensorfile  # and with it torch, which `ddpm clean` does not wait for
+
+        path = next((path for step, path in reversed(self.states.items()) if step <= steps), None)
+        try:
+            if path is not None:
+                tensorfile.read_metadata(path)
+        except UsageError as error:
+            raise UsageError(f"{error}; remove that file, or begin anew with -S runtime.resume=false") from error
+        return path
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Add a state, then remove those before it."""
@@ -73,7 +85,8 @@ class StateFolder:
 
     def finish(self, step: int) -> None:
         """Note that training is complete, and keep the newest few such folders."""
-        atomic.write_text(self.path / "finished.json", json.dumps({"step": step}))
+        if not self.finished:  # else the note may be of a longer training, whose state is here still
+            atomic.write_text(self.path / "finished.json", json.dumps({"step": step}))
         done = sorted((f for f in folders() if f.finished), key=lambda f: f.modified, reverse=True)
         for folder in done[KEPT:]:
             folder.remove()
@@ -130,7 +143,7 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
     """
     path = pipeline.ROOT / ".ckpt" / name
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / "lock")
+    state, lock = StateFolder(path), FileLock(path / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -138,13 +151,16 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
         lock.acquire()
     try:
         path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it while this process waited
-        state = StateFolder(path)
         for leftover in path.rglob(".*"):  # of a writer that was killed
             leftover.unlink()
         if not resume:
             for old in (*state.states.values(), path / "finished.json"):
                 old.unlink(missing_ok=True)
         yield state
+    except KeyboardInterrupt:
+        if resume and state.states:
+            raise KeyboardInterrupt("the same command continues from the last state that was saved") from None
+        raise
     finally:
         lock.release()
 

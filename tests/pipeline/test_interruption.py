@@ -66,6 +66,24 @@ def test_killed_and_continued_training_gives_the_same_bytes(prepared: Project) -
     assert caught < "step-00000060"
 
 
+def test_ctrl_c_ends_training_in_a_line_that_says_how_it_goes_on(prepared: Project) -> None:
+    prepared.set(train__steps=100_000)
+    process = subprocess.Popen(
+        outputs("stopped"),
+        cwd=prepared.path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # workers of pytest-xdist may ignore it
+    )
+    wait_for_state(prepared, process)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate()[1].decode()
+    assert process.returncode == 130
+    assert told.endswith("\ntrain: interrupted; the same command continues from the last state that was saved\n")
+    assert "Traceback" not in told
+    assert not (prepared.path / "stopped").exists()
+
+
 def test_more_steps_extend_a_finished_training(prepared: Project) -> None:
     prepared.set(train__steps=20)
     train(prepared, "shorter")
@@ -123,5 +141,6 @@ def test_a_broken_state_is_an_error_that_names_it(prepared: Project) -> None:
     state.write_bytes(state.read_bytes()[:1000])
     result = prepared.run(*outputs("second"), check=False)
     assert result.returncode == 1
-    assert state.name in result.stderr
+    assert f"{state.name} is not a whole safetensors file" in result.stderr
+    assert "remove that file" in result.stderr
     assert "Traceback" not in result.stderr

@@ -81,6 +81,13 @@ def test_what_the_user_can_mend_is_one_line_and_no_traceback(project: Path) -> N
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "tiny: data.path = None: name a folder\n")
 
 
+@pytest.mark.parametrize(("more", "told"), [("", ""), ("('it goes on')", "; it goes on")])
+def test_an_interrupted_stage_ends_in_one_line_and_fails(more: str, told: str, project: Path) -> None:
+    done = run(project, f"raise KeyboardInterrupt{more}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"tiny: interrupted{told}\n")
+    assert not (project / ".ckpt").exists()
+
+
 def test_another_error_keeps_its_traceback(project: Path) -> None:
     done = run(project, "raise KeyError('a bug')")
     assert done.returncode == 1

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save
 
+from ddpm.errors import UsageError
 from stages import pipeline, resumable
 from stages.resumable import StateFolder
 
@@ -25,6 +27,7 @@ stages:
 """
 PARAMS = "train:\n  steps: 100\n  rate: 0.1\nruntime:\n  threads: 2\n  device: cpu\n"
 MACHINE = {"torch": "2", "device": "cpu"}
+STATE = save({}, {"ddpm": "{}"})  # the least that is a tensor file of this project
 HOLDER = """
 import sys
 from stages import resumable
@@ -47,7 +50,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(content: bytes = b"state") -> Callable[[Path], None]:
+def write(content: bytes = STATE) -> Callable[[Path], None]:
     def to(path: Path) -> None:
         path.write_bytes(content)
 
@@ -119,6 +122,59 @@ def test_a_training_is_finished_until_it_is_extended() -> None:
         assert state.finished
         state.save(150, write())
         assert not state.finished
+
+
+@pytest.mark.usefixtures("root")
+def test_a_shorter_training_leaves_a_longer_one_what_it_was() -> None:
+    with resumable.folder("abc", resume=True) as state:
+        state.save(216, write())
+        state.save(20, write())
+        state.finish(20)
+        assert state.status == "unfinished at step 216"
+        state.save(3000, write())
+        state.finish(3000)
+        state.save(20, write())
+        state.finish(20)
+        assert state.status == "finished at step 3000"
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("note", ["", '{"step"', "[]", "{}", "null"])
+def test_a_training_with_a_broken_note_is_unfinished_until_it_finishes_again(note: str) -> None:
+    state = finished("abc", 100, age=0)
+    (state.path / "finished.json").write_text(note)
+    assert state.status == "unfinished at step 100"
+    finished("another", 100, age=0)  # which looks at all
+    assert finished("abc", 100, age=0).status == "finished at step 100"
+
+
+@pytest.mark.usefixtures("root")
+def test_a_broken_state_is_an_error_that_says_what_to_do() -> None:
+    with resumable.folder("abc", resume=True) as state:
+        state.save(216, write(STATE[:-1]))
+        state.save(20, write())
+        with pytest.raises(
+            UsageError, match=r"step-00000216\.\w+ is not a whole .*; remove that file, or .*resume=false"
+        ):
+            state.latest(3000)
+        assert state.latest(100) == state.states[20]
+        state.states[216].unlink()
+        assert state.latest(3000) == state.states[20]
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("saved", "resume", "told"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_an_interrupted_training_says_that_it_continues_where_it_does(saved: bool, resume: bool, told: bool) -> None:
+    def training() -> None:
+        with resumable.folder("abc", resume) as state:
+            if saved:
+                state.save(7, write())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        training()
+    assert ("the same command continues" in str(interrupt.value)) is told
+    assert resumable.folders()[0].remove() is True  # the lock is free
 
 
 @pytest.mark.usefixtures("root")
