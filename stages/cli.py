@@ -1,10 +1,9 @@
 """The `ddpm` command."""
 
 import os
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -192,47 +191,18 @@ def publish(
     with _readable_errors():
         _in_repository()
         from ddpm.params import load
-        from stages import experiment, pipeline, tracking
+        from stages import pipeline, tracking
+        from stages import publish as publishing
 
-        if not all_experiments and not Path("reports/metrics.json").is_file():
-            raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
         params = load(pipeline.PARAMS)
-        with ThreadPoolExecutor() as aside:  # DVC looks while MLflow starts
-            asked = aside.submit(experiment.outdated)
-            with suppress(Exception):  # publishing tells what fails
-                tracking.connect(params.tracking)
-        changes, published = asked.result(), 0
-        if changes:
-            listed = "".join(f"\n  {change}" for change in changes)
-            message = f"the results in reports/ are not those of the parameters and the code here:{listed}"
-            if not all_experiments:
-                raise UsageError(f"{message}\nrun `dvc repro`")
-            typer.echo(message, err=True)
-        elif tracking.publish(params):
-            published += 1
+        if all_experiments:
+            published = publishing.everything(params, partial(typer.echo, err=True))
+            many = "1 experiment " if published == 1 else f"{published} experiments "
         else:
+            published, many = publishing.here(params) or None, ""
+        if published is None:
             raise typer.Exit(1)
-        for name, commit in experiment.kept() if all_experiments else []:
-            with tempfile.TemporaryDirectory() as folder:
-                experiment.check_out(commit, Path(folder))
-                if left := _left_out(Path(folder)):
-                    typer.echo(f"{name} is not published: {left}", err=True)
-                elif tracking.publish(params, Path(folder), name, commit):
-                    published += 1
-                else:
-                    raise typer.Exit(1)  # the next ones would wait for MLflow as long
-        many = f"{published} experiment{'' if published == 1 else 's'} " if all_experiments else ""
         typer.echo(f"published {many}to {tracking.masked(tracking.store_uri(params.tracking))}")
-
-
-def _left_out(folder: Path) -> str:
-    """Why the files in `folder` are not the whole of an experiment; nothing where they are."""
-    from stages import experiment
-
-    try:
-        return "; ".join(experiment.outdated(folder))
-    except (UsageError, OSError) as error:
-        return str(error)
 
 
 @app.command()
@@ -254,7 +224,8 @@ def compare(
     """Compare the experiments in MLflow: the parameters in which they differ, and their metrics."""
     with _readable_errors():
         printed = csv == Path("-")
-        files = [path and path.absolute() for path in (None if printed else csv, html)]  # of where one stands
+        table_file = csv.absolute() if csv and not printed else None  # of where one stands
+        page_file = html.absolute() if html else None
         _in_repository()
         from rich.console import Console
 
@@ -265,17 +236,17 @@ def compare(
         from stages.records import Records
 
         records = Records(load(pipeline.PARAMS).tracking)
-        for path in filter(None, files):
+        for path in filter(None, (table_file, page_file)):
             atomic.check(path)
         table = comparing.collect(records, names or [], metric or [])
         if printed:
             typer.echo(comparing.csv(table), nl=False)
         else:
             comparing.show(table, Console(highlight=False))
-        if files[0]:
-            atomic.write_text(files[0], comparing.csv(table))
-        if files[1]:
-            atomic.write_text(files[1], comparing.page(table, records, metric[0] if metric else None))
+        if table_file:
+            atomic.write_text(table_file, comparing.csv(table))
+        if page_file:
+            atomic.write_text(page_file, comparing.page(table, records, metric[0] if metric else None))
 
 
 @app.command()
