@@ -13,19 +13,19 @@ import os
 import queue
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from PIL import Image
 
-from ddpm.errors import UsageError
 from ddpm.params import Params, Tracking
 from ddpm.reporting import curve
 from ddpm.reporting.contents import flatten
@@ -352,15 +352,20 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     if found is None:
         local = client.tracking_uri.startswith("sqlite:")
         return str(client.create_experiment(name, artifact_location=here if local else None))
+    there = found.artifact_location
     own = client.tracking_uri == f"sqlite:///{pipeline.ROOT / _DATABASE}"
-    if own and found.artifact_location.endswith(f"/{_ARTIFACTS_FOLDER}") and found.artifact_location != here:
-        raise UsageError(
-            f"{_DATABASE} was made where the repository is no longer, at {found.artifact_location}: remove it, and "
-            f"`ddpm publish --all` makes it again"
-        )
+    if own and there.endswith(f"/{_ARTIFACTS_FOLDER}") and there != here:
+        _follow(there, here)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def _follow(there: str, here: str) -> None:
+    """Tell the repository's own store that its artifacts have moved with it; MLflow itself has no way to."""
+    with closing(sqlite3.connect(pipeline.ROOT / _DATABASE)) as store, store:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (there, here))
 
 
 def _restored() -> dict[str, str]:

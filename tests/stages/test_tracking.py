@@ -184,16 +184,22 @@ def test_a_number_that_is_none_is_no_other_result(root: Path) -> None:
     assert [run.info.run_id for run in runs(root)] == before
 
 
-def test_a_store_of_a_repository_that_was_moved_is_refused_with_the_remedy(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_artifacts_of_a_repository_that_was_moved_are_where_it_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert tracking.publish(params())
+    [before] = runs(root)
     moved = root.rename(root.with_name("moved"))
     monkeypatch.chdir(moved)
     monkeypatch.setattr(pipeline, "ROOT", moved)
-    assert tracking.publish(params()) is False
-    assert "remove it, and `ddpm publish --all` makes it again" in capsys.readouterr().err
+    edit(moved / "params.yaml", lambda text: text.replace("eta: 1.0", "eta: 0.25"))
+    assert tracking.publish(params())
     assert not root.exists()
+    new, old = runs(moved)
+    assert (old.info.run_id, old.info.artifact_uri.split("/")[-4]) == (before.info.run_id, "moved")
+    for run in (new, old):
+        brought = client(moved).download_artifacts(run.info.run_id, "reports/train.csv", str(tmp_path))
+        assert Path(brought).read_bytes() == (moved / "reports/train.csv").read_bytes()
 
 
 def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: Path) -> None:
