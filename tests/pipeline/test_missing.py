@@ -52,4 +52,5 @@ def test_results_that_somebody_has_edited_are_not_published(reproduced: Project)
 
 def test_what_a_fresh_clone_lacks_is_no_change(reproduced: Project, tmp_path: Path) -> None:
     reproduced.git("clone", "-q", ".", str(tmp_path / "clone"))
-    Project(tmp_path / "clone").run("ddpm", "publish")
+    published = Project(tmp_path / "clone").run("ddpm", "publish")
+    assert published.stdout.startswith("published to sqlite:///")

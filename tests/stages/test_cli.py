@@ -102,7 +102,7 @@ def test_a_file_that_the_system_will_not_write_is_one_message(model_file: Path) 
     said = fails("generate", "--model", model_file, "--out", "/proc/out.png", "--count", 1, "--steps", 1).splitlines()
     reasons = (
         "/proc/out.png: No such file or directory",
-        "--out /proc/out.png: there is no permission to write to /proc",
+        "/proc/out.png: there is no permission to write to /proc",
     )
     assert said[-1] in {f"ddpm: {reason}" for reason in reasons}  # the second to who is not root
     assert "Traceback" not in " ".join(said)
