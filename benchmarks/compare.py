@@ -19,7 +19,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from ddpm.params import load
-from stages import experiment, pipeline, tracking
+from lab.experiment import dvcfile, identity
+from lab.tracking import store
+from lab.tracking.run import FINGERPRINT
 
 ROOT = Path(__file__).parent.parent
 POINTS = 30  # of each loss curve
@@ -30,9 +32,9 @@ def fill(root: Path, experiments: int) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root)
     (root / "recipes").mkdir()
-    pipeline.ROOT = root
+    dvcfile.ROOT = root
     settings = load(root / "params.yaml").tracking
-    client = MlflowClient(tracking.store_uri(settings))
+    client = MlflowClient(store.uri(settings))
     group = client.create_experiment(settings.experiment)
     chance = random.Random(0)
     for number in range(experiments):
@@ -41,7 +43,7 @@ def fill(root: Path, experiments: int) -> None:
 
 def write(client: MlflowClient, group: str, number: int, chance: random.Random) -> None:
     """A finished run with every parameter, every metric and a loss curve."""
-    run = client.create_run(group, run_name=f"experiment-{number}", tags={tracking.FINGERPRINT: f"{number:08x}" * 8})
+    run = client.create_run(group, run_name=f"experiment-{number}", tags={FINGERPRINT: f"{number:08x}" * 8})
     changed = {
         "train.learning_rate": chance.choice((1e-4, 5e-4, 1e-3)),
         "train.steps": chance.choice((1000, 2500)),
@@ -49,7 +51,7 @@ def write(client: MlflowClient, group: str, number: int, chance: random.Random) 
         "sample.steps": chance.choice((20, 50, 100)),
         "train.seed": number,
     }
-    params = {**experiment.params(ROOT), **changed}
+    params = {**identity.params(ROOT), **changed}
     now = run.info.start_time
     results = json.loads((ROOT / "reports/metrics.json").read_text())
     measured = {
@@ -74,7 +76,7 @@ def seconds(root: Path, *options: str) -> float:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     start = time.perf_counter()
-    command = [sys.executable, "-m", "stages.cli", "compare", *options]
+    command = [sys.executable, "-m", "lab.commands.app", "compare", *options]
     subprocess.run(command, cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 

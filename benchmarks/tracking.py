@@ -22,9 +22,12 @@ from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network import modelfile
 from ddpm.params import Params
+from ddpm.sampling import pictures
 from ddpm.training import loop
 from ddpm.training.curve import LossCurve
-from stages import pipeline, preview, recipes, tracking
+from lab.commands import recipe
+from lab.experiment import dvcfile
+from lab.tracking import live
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,13 +43,13 @@ def seconds(settings: Params, data: Path, tracked: bool) -> float:
     batches = Batches(images, settings.train, settings.diffusion.value_range, where)
     curve = LossCurve(settings.runtime.log_every, where)
     network, name = learner.average.network, str(time.perf_counter())  # every round is a run of its own
-    with tracking.live(settings, name) if tracked else nullcontext() as run:
+    with live.live(settings, name) if tracked else nullcontext() as run:
         begin = time.perf_counter()
         for record in loop.train(learner, denoiser, batches, settings.train):
             if curve.add(record) and run is not None:
                 run.log(curve.last(), images_per_second=1.0)
             if run is not None and record.step % settings.runtime.preview_every == 0:
-                run.image(f"previews/{record.step:08d}.png", preview.grid(network, description, where))
+                run.image(f"previews/{record.step:08d}.png", pictures.grid(network, description, where))
         return time.perf_counter() - begin
 
 
@@ -57,12 +60,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=ROOT / "data/train.safetensors", help="as stage prepare writes it")
     arguments = parser.parse_args()
-    values = recipes.yaml_values(recipes.compose("default", ROOT / "recipes"))
+    values = recipe.yaml_values(recipe.compose("default", ROOT / "recipes"))
     values["train"]["steps"] = arguments.steps
     settings, data = params.check(values), arguments.data.resolve()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.ROOT = Path(folder)
+        dvcfile.ROOT = Path(folder)
         seconds(settings, data, tracked=True)  # makes the database, imports MLflow, and warms up the rest
         ratios = []
         for number in range(arguments.rounds):

@@ -6,7 +6,8 @@ wrong with it at once, before any work.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,6 +18,26 @@ from ddpm.errors import UsageError
 
 class ParamsError(UsageError):
     """params.yaml says something that is not allowed; the message names every key, value and rule."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A value that the other settings do not allow."""
+
+    key: str  # dotted, as after -S
+    value: object
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value!r}: {self.rule}"
+
+
+class ConflictError(UsageError):
+    """Settings that cannot be used together. Every door formats `conflicts` in its own terms."""
+
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
+        super().__init__("\n  ".join(map(str, conflicts)))
+        self.conflicts = conflicts
 
 
 _FAINTEST = -160.0  # log alpha_bar_T: the square root of what is smaller has no inverse in float32
@@ -241,7 +262,7 @@ def check(values: object, name: str = "params.yaml") -> Params:
     return params
 
 
-def _message(name: str, complaints: list[str]) -> str:
+def _message(name: str, complaints: Sequence[str | Conflict]) -> str:
     return "\n".join([f"{name} is not usable:", *(f"  {line}" for line in complaints)])
 
 
@@ -266,7 +287,7 @@ def complaint(error: dict[str, Any]) -> str:
     return f"{key} = {error['input']!r}: {rule[0].lower()}{rule[1:]}"
 
 
-def _conflicts(params: Params) -> Iterator[str]:
+def _conflicts(params: Params) -> Iterator[str | Conflict]:
     """What is allowed key by key but not together."""
     yield from _data_conflicts(params.data)
     yield from model_conflicts(params.diffusion, params.network, params.data.image_size)
@@ -405,36 +426,37 @@ def _objective_conflicts(train: Train, diffusion: Diffusion, network: Network) -
         )
 
 
-def sampling_conflicts(sample: Sample, diffusion: Diffusion, network: Network) -> Iterator[str]:
-    """What a model cannot be sampled with; also for models that come from elsewhere than params.yaml."""
+def sampling_conflicts(sample: Sample, diffusion: Diffusion, network: Network) -> Iterator[Conflict]:
+    """The sampling settings that do not fit a model; also for models that come from elsewhere than params.yaml."""
     timesteps = diffusion.timesteps
     if sample.steps > timesteps:
-        yield f"sample.steps = {sample.steps}: must be at most diffusion.timesteps = {timesteps}"
+        yield Conflict("sample.steps", sample.steps, f"must be at most diffusion.timesteps = {timesteps}")
     if sample.steps == 1 and sample.spacing in ("leading", "quad"):
-        yield f"sample.steps = 1: {sample.spacing} spacing would put it at t = 1; use trailing or linspace"
+        rule = f"{sample.spacing} spacing would put it at t = 1; use trailing or linspace"
+        yield Conflict("sample.steps", 1, rule)
     if (sample.sampler == "ddim") != (sample.eta is not None):
-        yield f"sample.eta = {sample.eta!r}: must be a number for ddim and null for {_others('ddim')}"
+        yield Conflict("sample.eta", sample.eta, f"must be a number for ddim and null for {_others('ddim')}")
     fixed = sample.sampler == "ancestral" and diffusion.variance == "fixed"
     if fixed != (sample.sigma is not None):
-        yield (
-            f"sample.sigma = {sample.sigma!r}: must be large or small for ancestral with diffusion.variance fixed, "
-            f"and null otherwise"
-        )
+        rule = "must be large or small for ancestral with diffusion.variance fixed, and null otherwise"
+        yield Conflict("sample.sigma", sample.sigma, rule)
     whole_chain = sample.steps == timesteps and sample.spacing != "quad"
     if sample.sampler == "ancestral" and diffusion.variance == "learned" and not whole_chain:
-        yield (
-            f"sample.steps = {sample.steps}: a learned variance is that of single steps, so ancestral sampling must "
-            f"take all {timesteps} of them, spaced otherwise than quad; use ddim, or learned_range"
+        rule = (
+            f"a learned variance is that of single steps, so ancestral sampling must take all {timesteps} of them, "
+            f"with another spacing than quad; use ddim, or learned_range"
         )
+        yield Conflict("sample.steps", sample.steps, rule)
     if diffusion.process == "interpolation" and (
         sample.sampler != "ddim" or sample.eta != 0 or sample.spacing not in ("trailing", "linspace")
     ):
-        yield (
-            "sample.sampler: the interpolation process is sampled by ddim, with eta 0 and trailing or linspace "
-            "spacing, which begin at pure noise"
+        rule = (
+            "the interpolation process is sampled by ddim, with eta 0 and trailing or linspace spacing, which begin at "
+            "pure noise"
         )
+        yield Conflict("sample.sampler", sample.sampler, rule)
     if sample.guidance is not None and not network.conditional:
-        yield f"sample.guidance = {sample.guidance!r}: must be null, for the network is not conditional"
+        yield Conflict("sample.guidance", sample.guidance, "must be null, for the network is not conditional")
 
 
 def _guidance_conflicts(train: Train, sample: Sample) -> Iterator[str]:

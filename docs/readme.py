@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from ddpm.reporting.markdown import metrics_table
+from lab.pages.markdown import metrics_table
 
 ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"(<!-- metrics:.*?-->\n).*?(<!-- end of metrics -->)", re.DOTALL)

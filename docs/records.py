@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from stages import experiment
+from lab.experiment import identity
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,9 +26,9 @@ def experiments(prefix: str, root: Path = ROOT) -> list[Experiment]:
     return [
         Experiment(
             name,
-            yaml.safe_load(experiment.read(commit, "params.yaml", root)),
-            json.loads(experiment.read(commit, "reports/metrics.json", root)),
+            yaml.safe_load(identity.read(commit, "params.yaml", root)),
+            json.loads(identity.read(commit, "reports/metrics.json", root)),
         )
-        for name, commit in experiment.kept(root)
+        for name, commit in identity.kept(root)
         if name.startswith(prefix)
     ]

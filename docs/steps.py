@@ -17,11 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from ddpm import tensorfile
+from ddpm.evaluation.judge import Judge
 from ddpm.network import modelfile
 from ddpm.sampling import blocks
-from stages.evaluate import Judge
-from stages.options import Options, settings
+from ddpm.sampling.options import Options, settings
 
 FOLDER = Path(__file__).parent
 COUNT = 256  # at 1000 steps these take minutes
@@ -34,7 +33,7 @@ SAMPLERS = {  # label to options, colour and marker
 
 
 def measure(
-    cell: tuple[str, int], model_file: Path, network: Path, reference: Path, count: int = COUNT
+    cell: tuple[str, int], model_file: Path, extractor: Path, reference: Path, count: int = COUNT
 ) -> dict[str, float | str]:
     """FID and Inception Score of one sampler with one number of steps, in a process with a single thread."""
     torch.set_num_threads(1)
@@ -42,8 +41,8 @@ def measure(
     model = modelfile.load(model_file)
     options = SAMPLERS[sampler][0]
     chosen = settings(model.description, Options(options.sampler, count, steps=steps, eta=options.eta))
-    judge = Judge.read(network, tensorfile.read(reference), seed=0, where=torch.device("cpu"))
-    metrics = judge.compare(blocks.draw(model, chosen), f"{sampler} {steps}")[1].metrics
+    judge = Judge.load(extractor, reference, seed=0, device=torch.device("cpu"))
+    metrics = judge.measure(blocks.draw(model, chosen))[1].metrics
     return {"sampler": sampler, "steps": steps} | {key: metrics[key] for key in ("fid", "is", "fid_floor", "is_real")}
 
 

@@ -1,8 +1,13 @@
-"""One thin module per stage of dvc.yaml, and the `ddpm` command. All effects live here."""
+"""The six stages of dvc.yaml, one module each; `python -m stages.NAME` loads this file first."""
 
 import os
 
-# torch's CPU threads wait for each other by spinning, for milliseconds unless told otherwise. On a machine with other
-# work that starves the very thread they wait for (training ran five times slower), so let them sleep sooner. OpenMP
-# reads this when torch is loaded, hence here.
+from lab import stage
+
+# torch's CPU threads wait for each other by spinning, by default for milliseconds. On a machine with other work that
+# starves the very thread they wait for (training ran five times slower), so let them sleep sooner. OpenMP reads this
+# variable when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+# Before a stage imports its code, so that code edited while it runs is noticed.
+stage.note_inputs()

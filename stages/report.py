@@ -1,59 +1,42 @@
-"""Stage report: what the other stages wrote, as a page for people and a complete run in MLflow."""
-
-from stages import pipeline  # first: it notes the code before it is imported
-
-# isort: split
+"""Stage report: the results of the other stages as a page for people and as a complete run in MLflow."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ddpm import atomic
+from ddpm import figures, files, tables
 from ddpm.params import Params, load
-from ddpm.reporting import curve, figures, markdown, page, shares
-from ddpm.reporting.contents import Report
-from stages import experiment, tracking
+from lab import stage
+from lab.experiment import dvcfile, identity
+from lab.pages import markdown, page
+from lab.pages.contents import Report
+from lab.tracking.publish import publish
 
 RESULT_SECTIONS = ("data", "diffusion", "network", "train", "sample", "evaluate", "published")
 RESULT_RUNTIME = ("threads", "deterministic", "compile", "log_every")
-PICTURES = ("samples", "real", "denoising", "trajectory", "noising", "neighbours")
+PICTURES = ("samples.png", "real.png", "denoising.png", "trajectory.gif", "noising.png", "neighbours.png")
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the other stages have written."""
-
-    metrics: Path
-    curve: Path
-    snapshots: Path
-    likelihood: Path
-    classes: Path
-    defaults: Path
-
-
-def report(params: Params, inputs: Inputs, pictures: list[Path], loss: Path, text: Path, html: Path) -> None:
-    """Draw the loss curve and write the pages."""
-    metrics, defaults = json.loads(inputs.metrics.read_text()), yaml.safe_load(inputs.defaults.read_text())
-    points, snapshots = curve.read(inputs.curve), curve.read(inputs.snapshots)
-    figures.loss_curve(points, snapshots, loss)
+def report(params: Params, reports: Path, defaults: Path) -> None:
+    """Draw the loss curve and write both pages. `reports` is the folder of the results and of the pages."""
+    metrics, default_values = json.loads((reports / "metrics.json").read_text()), dvcfile.parsed(defaults)
+    points, snapshots = (tables.read_points(reports / name) for name in ("train.csv", "snapshots.csv"))
+    figures.loss_curve(points, snapshots, reports / "loss.png")
     contents = Report(
         metrics,
         points,
         snapshots,
-        curve.read(inputs.likelihood),
-        shares.read(inputs.classes),
-        whole(params, defaults),
-        defaults,
-        {path.stem: path for path in [*pictures, loss]},
-        experiment.fingerprint(metrics["protocol"]["train_digest"]),
-        experiment.code_digest(),
+        tables.read_points(reports / "likelihood.csv"),
+        tables.read_shares(reports / "classes.csv"),
+        whole(params, default_values),
+        default_values,
+        {Path(name).stem: reports / name for name in (*PICTURES, "loss.png")},
+        identity.fingerprint(metrics["protocol"]["train_digest"]),
+        identity.code_digest(),
     )
-    atomic.write_text(text, markdown.page(contents, text.parent))
-    atomic.write_text(html, page.page(contents))
+    files.write_text(reports / "report.md", markdown.page(contents, reports))
+    files.write_text(reports / "index.html", page.page(contents))
 
 
 def whole(params: Params, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,10 +48,5 @@ def whole(params: Params, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with pipeline.running("report"):
-        names = ("metrics", "curve", "snapshots", "likelihood", "classes", "defaults")
-        paths = pipeline.paths(*names, *PICTURES, "loss", "text", "page")
-        inputs, pictures, outputs = paths[: len(names)], paths[len(names) : -3], paths[-3:]
-        params = load(pipeline.PARAMS)
-        report(params, Inputs(*inputs), pictures, *outputs)
-    tracking.publish(params)
+    stage.run(report)
+    publish(load(dvcfile.PARAMS))

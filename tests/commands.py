@@ -2,7 +2,7 @@
 
 from typer.testing import CliRunner, Result
 
-from stages.cli import app
+from lab.commands.app import app
 
 
 def run(*arguments: object) -> Result:

@@ -8,8 +8,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def modules() -> list[str]:
-    """Every module of ddpm and stages, as dotted names."""
-    files = [path for top in ("ddpm", "stages") for path in sorted((ROOT / top).rglob("*.py"))]
+    """Every module of ddpm, lab and stages, as dotted names."""
+    files = [path for top in ("ddpm", "lab", "stages") for path in sorted((ROOT / top).rglob("*.py"))]
     return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
 
 

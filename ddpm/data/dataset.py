@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ddpm import tensorfile
+from ddpm import files
 
 FORMAT = "ddpm-dataset-1"
 
@@ -42,16 +42,14 @@ def write(
     count = len(labels)
     arrays = {"images": (np.uint8, (count, *image_shape)), "labels": (np.int64, (count,))}
     metadata = {"format": FORMAT, "classes": list(classes), "source": source}
-    with tensorfile.create(path, arrays, metadata) as packed:
+    with files.create_tensors(path, arrays, metadata) as packed:
         packed["labels"][:] = labels
-        for place, image in enumerate(images):
-            packed["images"][place] = image
+        for index, image in enumerate(images):
+            packed["images"][index] = image
 
 
 def read(path: Path) -> Dataset:
-    """Open a split; images stay on disk until they are touched. Raises as `tensorfile.read` does."""
-    file = tensorfile.read(path)
-    if file.metadata.get("format") != FORMAT:
-        raise tensorfile.TensorFileError(f"{path} holds no dataset: its format is not {FORMAT}")
+    """Open a split; images stay on disk until they are touched. Raises as `files.read_tensors` does."""
+    file = files.read_tensors(path, FORMAT)
     metadata = file.metadata
     return Dataset(file.tensors["images"], file.tensors["labels"], metadata["classes"], file.digest, metadata["source"])

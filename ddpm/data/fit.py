@@ -1,42 +1,51 @@
 """From a picture of any size and mode to a square uint8 array."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from PIL import Image, ImageOps
 
 from ddpm.params import Data
 
-_ANTIALIASED = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks
+if TYPE_CHECKING:
+    from PIL import Image
 
 
-def fit(picture: Image.Image, settings: Data) -> np.ndarray:
+def fit(picture: "Image.Image", settings: Data) -> np.ndarray:
     """uint8 (channels, image_size, image_size).
 
     `pad` keeps the proportions, never enlarges, and centres on black; `resize` stretches to the square; `crop` scales
     the shorter side to the size and keeps the centre.
     """
+    from PIL import Image, ImageOps
+
+    antialiased = Image.Resampling.BICUBIC  # Pillow widens the filter when it shrinks
     size = (settings.image_size, settings.image_size)
     picture = _in_mode(picture, "L" if settings.channels == 1 else "RGB")
     if settings.fit == "crop":
-        picture = ImageOps.fit(picture, size, _ANTIALIASED)
+        picture = ImageOps.fit(picture, size, antialiased)
     elif settings.fit == "resize" and picture.size != size:
-        picture = picture.resize(size, _ANTIALIASED)
+        picture = picture.resize(size, antialiased)
     elif settings.fit == "pad":
         if max(picture.size) > settings.image_size:
             shrunk = [max(round(side * settings.image_size / max(picture.size)), 1) for side in picture.size]
-            picture = picture.resize((shrunk[0], shrunk[1]), _ANTIALIASED)
+            picture = picture.resize((shrunk[0], shrunk[1]), antialiased)
         picture = _centred(picture, size)
     values = np.asarray(picture)
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-def _centred(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _centred(picture: "Image.Image", size: tuple[int, int]) -> "Image.Image":
+    from PIL import Image
+
     canvas = Image.new(picture.mode, size)
     canvas.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
     return canvas
 
 
-def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+def _in_mode(picture: "Image.Image", mode: str) -> "Image.Image":
     """Grey or RGB. What is transparent becomes black; 16-bit grey keeps its upper eight bits."""
+    from PIL import Image
+
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
     elif picture.mode == "I":

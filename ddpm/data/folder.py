@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Literal
-
-from PIL import Image, ImageOps, UnidentifiedImageError
+from typing import TYPE_CHECKING, Literal
 
 from ddpm.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix says: Pillow's others include programs to run
@@ -38,8 +39,10 @@ class Files:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int) -> Image.Image:
+    def __getitem__(self, place: int) -> "Image.Image":
         """The decoded picture, upright as its orientation tag says. Raises `UsageError` that names the file."""
+        from PIL import Image, ImageOps, UnidentifiedImageError
+
         path = self.images[place].path
         content = self.read(path)
         try:

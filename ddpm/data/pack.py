@@ -1,6 +1,6 @@
 """Raw images to the packed file of a split, all of it or nothing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,6 @@ from ddpm.data.sources import Split
 from ddpm.errors import UsageError
 from ddpm.params import Data
 
-Progress = Callable[[Iterable[int]], Iterable[int]]
-
 _LISTED = 20  # bad images named in one error
 
 
@@ -20,24 +18,26 @@ def pack(
     split: Split,
     settings: Data,
     path: Path,
-    progress: Progress = iter,
+    progress: Callable[[int], object] | None = None,
 ) -> None:
     """Write the split's images, fitted to `settings`, to `path`.
 
-    `progress` may wrap the sequence of images to show how far it is. Raises `UsageError` that names every bad image,
-    up to 20, and then leaves no file behind.
+    `progress(1)` is called after each image. Raises `UsageError` that names every bad image, up to 20, and then leaves
+    no file behind.
     """
     bad: list[str] = []
     shape = (settings.channels, settings.image_size, settings.image_size)
     blank = np.zeros(shape, np.uint8)
 
     def fitted() -> Iterator[np.ndarray]:
-        for place in progress(range(len(split))):
+        for index in range(len(split)):
             try:
-                yield fit(split.picture(place), settings)
+                yield fit(split.picture(index), settings)
             except UsageError as error:
                 bad.append(str(error))
                 yield blank
+            if progress is not None:
+                progress(1)
         if bad:
             more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
             raise UsageError(f"{len(bad)} images cannot be used:\n  " + "\n  ".join(bad[:_LISTED]) + more)

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from ddpm import rng
 from ddpm.data import folder
 from ddpm.errors import UsageError
 from ddpm.params import Data
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TEST_FRACTION = 0.15  # of the images of a source that brings no test split
 
@@ -22,7 +24,7 @@ class Pictures(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int) -> Image.Image: ...
+    def __getitem__(self, place: int) -> "Image.Image": ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.places)
 
-    def picture(self, place: int) -> Image.Image:
+    def picture(self, place: int) -> "Image.Image":
         """The split's image number `place`. Raises `UsageError` that names it where it cannot be decoded."""
         return self.pictures[int(self.places[place])]
 
@@ -52,7 +54,9 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, place: int) -> Image.Image:
+    def __getitem__(self, place: int) -> "Image.Image":
+        from PIL import Image
+
         return Image.fromarray(self.values[place])
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ddpm.evaluation.fidelity import Features
+from ddpm.evaluation.features import Features
 
 
 def agreement(samples: Features, real: Features, asked: Tensor | None) -> dict[str, float]:

@@ -1,11 +1,7 @@
-"""The network whose features measure fidelity: a classifier trained on the images at hand, or Inception.
-
-Both are feature extractors of torch-fidelity, which computes the metrics. The classifier is registered there as
-`ddpm-classifier`, so its command line and its `calculate_metrics` know it too.
-"""
+"""The extractor: the feature network behind the fidelity metrics, a classifier of the images at hand or Inception."""
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,21 +9,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torch_fidelity
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from ddpm import rng, tensorfile
+from ddpm import files, rng
 from ddpm.data.dataset import Dataset
 from ddpm.errors import UsageError
+from ddpm.evaluation.features import Features
 from ddpm.params import Classifier
 
-CLASSIFIER = "ddpm-classifier"
 INCEPTION = "inception-v3-compat"
 FORMAT = "ddpm-extractor-1"
-
-Progress = Callable[[Iterable[int]], Iterable[int]]
 
 _BATCH = 256
 _SHIFT = 1 / 16  # of the image's side: the largest random translation while the classifier trains
@@ -38,7 +29,7 @@ class WeightsError(UsageError):
 
 
 class ClassifierNetwork(nn.Module):
-    """A small convolutional network: float images (N, C, H, W) in [-1, 1] to features (N, 4c) and logits (N, classes).
+    """A small convolutional network: uint8 images (N, C, H, W) to features (N, 4c) and logits (N, classes).
 
     Three pairs of convolutions with c, 2c and 4c channels, halving the image between them while it has more than
     two pixels, then the mean over positions.
@@ -56,50 +47,9 @@ class ClassifierNetwork(nn.Module):
         self.body = nn.Sequential(*layers[:-1])
         self.head = nn.Linear(inputs, classes)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(x).mean((2, 3))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(images.float() / 127.5 - 1).mean((2, 3))
         return features, self.head(features)
-
-
-class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
-    """The trained classifier as torch-fidelity's extractor: uint8 (N, C, H, W) or grey as RGB, to its features."""
-
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | Path, **unused: object
-    ) -> None:
-        """`feature_extractor_weights_path` is an extractor file of this project; torch-fidelity passes `unused`."""
-        del unused
-        super().__init__(name, features_list)
-        file = _read(Path(feature_extractor_weights_path))
-        if file.metadata["kind"] != "classifier":
-            raise tensorfile.TensorFileError(f"{feature_extractor_weights_path} holds no classifier")
-        self.image_channels = int(file.metadata["image_channels"])
-        self.network = ClassifierNetwork(
-            self.image_channels, int(file.metadata["classes"]), int(file.metadata["channels"])
-        )
-        self.network.load_state_dict(file.tensors)
-        self.requires_grad_(False).eval()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        values = _normalised(images[:, : self.image_channels])
-        outputs = dict(zip(self.get_provided_features_list(), self.network(values), strict=True))
-        return tuple(outputs[name] for name in self.features_list)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("features", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "features"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-
-if CLASSIFIER not in torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY:
-    torch_fidelity.register_feature_extractor(CLASSIFIER, ClassifierExtractor)
 
 
 @dataclass(frozen=True)
@@ -107,21 +57,27 @@ class Extractor:
     """A frozen network from uint8 images to the features and logits that metrics are made of."""
 
     kind: Literal["classifier", "inception"]
-    network: FeatureExtractorBase
+    network: nn.Module
     digest: str  # sha256 of its weights
     accuracy: float | None  # of the classifier, on test images
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, device: torch.device, progress: Progress = iter) -> tuple[Tensor, Tensor]:
-        """Features (N, F) and logits (N, K), float32 on the host, of uint8 images (N, C, H, W)."""
+    def __call__(
+        self, images: Tensor, device: torch.device, progress: Callable[[int], object] | None = None
+    ) -> Features:
+        """The features of uint8 images (N, C, H, W), on the host.
+
+        `progress(n)` is called after each batch of n images.
+        """
         parts = []
-        for first in progress(range(0, len(images), _BATCH)):
+        for first in range(0, len(images), _BATCH):
             batch = images[first : first + _BATCH].to(device)
             if self.kind == "inception" and batch.shape[1] == 1:
                 batch = batch.expand(-1, 3, -1, -1)
             parts.append([output.cpu() for output in self.network(batch)])
-        features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-        return features, logits
+            if progress is not None:
+                progress(len(batch))
+        return Features(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def train_classifier(
@@ -131,11 +87,12 @@ def train_classifier(
     seed: int,
     path: Path,
     device: torch.device,
-    progress: Progress = iter,
+    progress: Callable[[int], object] | None = None,
 ) -> None:
     """Train a classifier on the labelled images and write it, with its test accuracy, to `path`.
 
-    Adam with a one-cycle learning rate; batches are translated at random. Raises `UsageError` for fewer than two
+    AdamW with a one-cycle learning rate; each batch is translated at random. `progress(1)` is called after each step.
+    Raises `UsageError` for fewer than two
     classes.
     """
     if len(train.classes) < 2:
@@ -147,16 +104,18 @@ def train_classifier(
     network = ClassifierNetwork(train.image_shape[0], len(train.classes), settings.channels).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
-    for step in progress(range(settings.steps)):
+    for step in range(settings.steps):
         draw = rng.numpy_generator(seed, "classifier", step)
         chosen = torch.from_numpy(draw.integers(len(train.images), size=settings.batch_size))
-        images = _shifted(_normalised(train.images[chosen].to(device)), draw.uniform(-1, 1, 2))
+        images = _shifted(train.images[chosen].to(device), draw.uniform(-1, 1, 2))
         labels = train.labels[chosen].to(device)
         loss = F.cross_entropy(network(images)[1], labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        if progress is not None:
+            progress(1)
     metadata = {
         "format": FORMAT,
         "kind": "classifier",
@@ -165,7 +124,7 @@ def train_classifier(
         "channels": settings.channels,
         "accuracy": _accuracy(network.eval(), test, device),
     }
-    tensorfile.write(path, network.state_dict(), metadata)
+    files.write_tensors(path, network.state_dict(), metadata)
 
 
 def fetch_inception(weights: Path | None, path: Path) -> None:
@@ -173,6 +132,8 @@ def fetch_inception(weights: Path | None, path: Path) -> None:
 
     Raises `WeightsError` that says where the weights come from and where to put them.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
     advice = f"Download {URL_INCEPTION_V3} and set evaluate.weights to it, relative to runtime.data_root"
     try:
         if weights is None:
@@ -187,46 +148,40 @@ def fetch_inception(weights: Path | None, path: Path) -> None:
     except Exception as error:  # torch reports a bad file or network in many ways, and all mean the same here
         reason = str(error).partition("\n")[0]  # torch goes on to list every tensor
         raise WeightsError(f"Inception's weights could not be loaded: {reason}. {advice}") from error
-    tensorfile.write(path, network.state_dict(), {"format": FORMAT, "kind": "inception"})
+    files.write_tensors(path, network.state_dict(), {"format": FORMAT, "kind": "inception"})
 
 
 def load(path: Path, device: torch.device) -> Extractor:
-    """The extractor that `train_classifier` or `fetch_inception` wrote. Raises as `tensorfile.read` does."""
-    file = _read(path)
-    kind = file.metadata["kind"]
-    network: FeatureExtractorBase
-    if kind == "inception":
+    """The extractor that `train_classifier` or `fetch_inception` wrote. Raises as `files.read_tensors` does."""
+    file = files.read_tensors(path, FORMAT)
+    metadata = file.metadata
+    network: nn.Module
+    if metadata["kind"] == "inception":
         network = _inception(file.tensors)
     else:
-        network = ClassifierExtractor(CLASSIFIER, ["features", "logits"], path)
-    return Extractor(kind, network.to(device), file.digest, file.metadata.get("accuracy"))
+        network = ClassifierNetwork(metadata["image_channels"], metadata["classes"], metadata["channels"])
+        network.load_state_dict(file.tensors)
+    network.to(device).eval().requires_grad_(False)
+    return Extractor(metadata["kind"], network, file.digest, metadata.get("accuracy"))
 
 
-def _inception(state: dict[str, Any]) -> FeatureExtractorInceptionV3:
+def _inception(state: dict[str, Any]) -> nn.Module:
     """torch-fidelity's network, which only takes its weights from a file of torch's own format."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pth"
         torch.save(state, path)
-        return FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"], str(path))
-
-
-def _read(path: Path) -> tensorfile.TensorFile:
-    file = tensorfile.read(path)
-    if file.metadata.get("format") != FORMAT:
-        raise tensorfile.TensorFileError(f"{path} holds no extractor: its format is not {FORMAT}")
-    return file
-
-
-def _normalised(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1
+        network: nn.Module = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"], str(path))
+        return network
 
 
 def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
-    """Translate a batch by up to 1/16 of its size, rounded to pixels; black comes in at the border."""
+    """Translate a batch by up to 1/16 of its size, rounded to pixels; the border becomes black."""
     size = images.shape[-1]
     reach = max(round(size * _SHIFT), 1)
     down, right = (round(part * reach) for part in shift.tolist())
-    padded = F.pad(images, (reach, reach, reach, reach), value=-1.0)
+    padded = F.pad(images, (reach, reach, reach, reach))
     return padded[:, :, reach + down : reach + down + size, reach + right : reach + right + size]
 
 
@@ -234,7 +189,7 @@ def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
 def _accuracy(network: nn.Module, test: Dataset, device: torch.device) -> float:
     right = 0
     for first in range(0, len(test.images), _BATCH):
-        images = _normalised(test.images[first : first + _BATCH].to(device))
+        images = test.images[first : first + _BATCH].to(device)
         labels = test.labels[first : first + _BATCH].to(device)
         right += int((network(images)[1].argmax(1) == labels).sum())
     return right / len(test.images)

@@ -6,37 +6,12 @@ number for real images, from as many images and as many splits.
 
 from dataclasses import dataclass
 
-import numpy as np
-from torch import Tensor
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
-
-from ddpm import rng
+from ddpm.evaluation.features import Features
 
 IS_SPLITS = 10
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 NEIGHBOURHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
-
-
-@dataclass(frozen=True)
-class Features:
-    """What an extractor makes of a set of images: features (N, F) and logits (N, K), float32."""
-
-    features: Tensor
-    logits: Tensor
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def subset(self, count: int, seed: int) -> "Features":
-        """`count` of the images, at random by the seed; all of them, as they are, where there are no more."""
-        if count >= len(self):
-            return self
-        chosen = np.sort(rng.numpy_generator(seed, "subset").choice(len(self), count, replace=False))
-        return Features(self.features[chosen], self.logits[chosen])
 
 
 @dataclass(frozen=True)
@@ -89,18 +64,24 @@ def measure(samples: Features, train: Features, test: Features, seed: int) -> Fi
 
 def fid(first: Features, second: Features) -> float:
     """The Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017)."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
     statistics = (fid_features_to_statistics(part.features.double()) for part in (first, second))
     return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
 def inception_score(of: Features) -> tuple[float, float]:
     """Mean and standard deviation over splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016)."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
     result = isc_features_to_metric(of.logits, splits=min(IS_SPLITS, len(of)))
     return float(result["inception_score_mean"]), float(result["inception_score_std"])
 
 
 def _kid(first: Features, second: Features, subset_size: int, seed: int) -> float:
     """The unbiased squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018)."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
     result = kid_features_to_metric(
         first.features,
         second.features,
@@ -113,6 +94,8 @@ def _kid(first: Features, second: Features, subset_size: int, seed: int) -> floa
 
 
 def _precision_recall(samples: Features, real: Features) -> dict[str, float]:
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
     if min(len(samples), len(real)) <= NEIGHBOURHOOD:
         return {}
     result = prc_features_to_metric(

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm import atomic
+from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.interop import scheduler, unet2d, weights
 from ddpm.interop.refusals import refuse
@@ -68,7 +68,7 @@ def export(
     if folder.is_file():
         raise UsageError(f"{folder}: a file of that name is in the way")
     outputs = len(state["last.bias"])
-    with atomic.replacing(folder / "unet" / _WEIGHTS[0]) as temporary:
+    with files.replacing(folder / "unet" / _WEIGHTS[0]) as temporary:
         save_file(_exported(network, state), temporary, {"format": "pt"})
     _write(folder / "unet" / "config.json", unet2d.config(network, image_shape, outputs))
     _write(folder / "scheduler" / "scheduler_config.json", scheduler.config(diffusion, sigma, clip))
@@ -92,7 +92,7 @@ def _exported(network: UNetNetwork, state: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> None:
-    atomic.write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    files.write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def read(folder: Path) -> Imported:

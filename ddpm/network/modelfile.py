@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from ddpm import tensorfile
+from ddpm import files
 from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network.basic import BasicUNet
@@ -56,7 +56,7 @@ def save(path: Path, description: Description, weights: Mapping[str, Tensor]) ->
         "image_shape": list(description.image_shape),
         "classes": list(description.classes),
     }
-    tensorfile.write(path, weights, metadata)
+    files.write_tensors(path, weights, metadata)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Model:
@@ -64,7 +64,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
 
     Raises `TensorFileError` for a file that is not there or holds no model of this format.
     """
-    file = _read(path)
+    file = files.read_tensors(path, FORMAT)
     try:
         description = Description(
             TypeAdapter[Diffusion](Diffusion).validate_python(file.metadata["diffusion"]),
@@ -75,7 +75,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
         network = description.build()
         network.load_state_dict(file.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise tensorfile.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
+        raise files.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return assemble(description, network, file.digest, device)
 
@@ -91,20 +91,20 @@ def initialise(network: nn.Module, path: Path) -> str:
 
     Raises `TensorFileError` where the file holds no model, or one of another shape.
     """
-    file = _read(path)
+    file = files.read_tensors(path, FORMAT)
     try:
         network.load_state_dict(file.tensors)
     except RuntimeError as error:
-        raise tensorfile.TensorFileError(f"train.init = {path}: its network is another one. {error}") from None
+        raise files.TensorFileError(f"train.init = {path}: its network is another one. {error}") from None
     return file.digest
 
 
-def compare(path: Path, description: Description, whole: bool) -> None:
+def check_compatible(path: Path, description: Description, whole: bool) -> None:
     """Raise `TensorFileError` where the weights of a model file would mean something else in a described model.
 
     That is what a network does besides its weights; with `whole`, also the process, and what is predicted of it.
     """
-    theirs, ours = _read(path).metadata, {"network": description.network.model_dump()}
+    theirs, ours = files.read_tensors(path, FORMAT).metadata, {"network": description.network.model_dump()}
     keys = {"network": _SILENT & ours["network"].keys()}
     if whole:
         ours["diffusion"] = description.diffusion.model_dump()
@@ -116,11 +116,4 @@ def compare(path: Path, description: Description, whole: bool) -> None:
         if ours[section].get(key) != theirs[section].get(key)
     ]
     if differing:
-        raise tensorfile.TensorFileError("\n  ".join([f"train.init = {path} is another model:", *differing]))
-
-
-def _read(path: Path) -> tensorfile.TensorFile:
-    file = tensorfile.read(path)
-    if file.metadata.get("format") != FORMAT:
-        raise tensorfile.TensorFileError(f"{path} holds no model: its format is not {FORMAT}")
-    return file
+        raise files.TensorFileError("\n  ".join([f"train.init = {path} is another model:", *differing]))

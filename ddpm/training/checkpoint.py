@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm import tensorfile
+from ddpm import files
 from ddpm.training.curve import LossCurve
 from ddpm.training.loop import Learner
 
@@ -19,12 +19,12 @@ def save(path: Path, learner: Learner, curve: LossCurve) -> None:
         "curve": curve.state(),
     }
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    tensorfile.write(path, tensors, {"step": learner.step})
+    files.write_tensors(path, tensors, {"step": learner.step})
 
 
 def load(path: Path, learner: Learner, curve: LossCurve) -> None:
-    """Continue from a saved state. Raises as `tensorfile.read` does."""
-    file = tensorfile.read(path)
+    """Continue from a saved state. Raises as `files.read_tensors` does."""
+    file = files.read_tensors(path)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in file.tensors.items():
         part, name = key.split("/", 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import tensorfile
+from ddpm import files
 from ddpm.data import dataset
 
 SOURCE = {"name": "folder", "split": "train", "files_sha256": "0" * 64}
@@ -48,7 +48,7 @@ def test_the_digest_changes_with_the_labels(tmp_path: Path) -> None:
 def test_the_digest_is_the_one_in_the_header(tmp_path: Path) -> None:
     path = tmp_path / "train.safetensors"
     write(path)
-    assert dataset.read(path).digest == tensorfile.read_metadata(path)["digest"]
+    assert dataset.read(path).digest == files.read_metadata(path)["digest"]
 
 
 def test_a_failure_between_images_leaves_nothing(tmp_path: Path) -> None:
@@ -70,6 +70,6 @@ def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_dataset_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    tensorfile.write(path, {"images": torch.zeros(1)}, {"format": "ddpm-model-1"})
-    with pytest.raises(tensorfile.TensorFileError, match=rf"{path} holds no dataset: its format is not ddpm-dataset-1"):
+    files.write_tensors(path, {"images": torch.zeros(1)}, {"format": "ddpm-model-1"})
+    with pytest.raises(files.TensorFileError, match=rf"{path} has the format ddpm-model-1: expected ddpm-dataset-1"):
         dataset.read(path)

@@ -1,4 +1,4 @@
-"""The classifier and Inception as feature networks."""
+"""The classifier and Inception as extractors."""
 
 import subprocess
 from pathlib import Path
@@ -10,12 +10,12 @@ import torch
 import torch_fidelity
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from ddpm import tensorfile
+from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.evaluation import extractor, fidelity
-from ddpm.evaluation.fidelity import Features
 from tests.evaluation.conftest import CPU, SETTINGS, stripes
 
 
@@ -43,16 +43,16 @@ class Malicious:
 
 
 def images_for(path: Path, count: int, seed: int) -> Tensor:
-    return stripes(count, tensorfile.read_metadata(path)["image_channels"], seed).images
+    return stripes(count, files.read_metadata(path)["image_channels"], seed).images
 
 
 def test_classifier_learns_separable_images(classifier_file: Path) -> None:
     extract = extractor.load(classifier_file, CPU)
     images = images_for(classifier_file, 60, 3)
-    features, logits = extract(images, CPU)
-    assert features.shape == (60, 4 * SETTINGS.channels)
+    found = extract(images, CPU)
+    assert found.features.shape == (60, 4 * SETTINGS.channels)
     assert extract.accuracy == 1.0
-    assert torch.equal(logits.argmax(1), torch.arange(60) % 2)
+    assert torch.equal(found.logits.argmax(1), torch.arange(60) % 2)
 
 
 def test_accuracy_is_that_of_the_test_images(tmp_path: Path) -> None:
@@ -77,11 +77,40 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) 
 def test_features_do_not_depend_on_the_batch(classifier_file: Path) -> None:
     extract = extractor.load(classifier_file, CPU)
     images = images_for(classifier_file, 300, 4)  # more than one batch
-    for together, alone in zip(extract(images, CPU), extract(images[290:], CPU), strict=True):
-        torch.testing.assert_close(together[290:], alone, rtol=1e-4, atol=1e-5)
+    together, alone = extract(images, CPU), extract(images[290:], CPU)
+    for name in ("features", "logits"):
+        torch.testing.assert_close(getattr(together, name)[290:], getattr(alone, name), rtol=1e-4, atol=1e-5)
 
 
-def test_torch_fidelity_computes_the_same_metrics_from_the_registered_classifier(classifier_file: Path) -> None:
+class Registered(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
+    """The classifier as one of torch-fidelity's own extractors."""
+
+    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: object) -> None:
+        super().__init__(name, features_list)
+        self.extract = extractor.load(Path(feature_extractor_weights_path), CPU)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self.extract(images[:, : self.extract.network.body[0].in_channels], CPU)
+        return tuple(getattr(found, name) for name in self.features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("features", "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "features"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+
+def test_torch_fidelity_computes_the_same_metrics_from_the_classifier(
+    classifier_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY
+    monkeypatch.setitem(registry, "ddpm-classifier", Registered)
     extract = extractor.load(classifier_file, CPU)
     sets = [images_for(classifier_file, 90, 5), images_for(classifier_file, 90, 6) // 2]
     theirs = torch_fidelity.calculate_metrics(
@@ -94,7 +123,7 @@ def test_torch_fidelity_computes_the_same_metrics_from_the_registered_classifier
         kid_subset_size=90,
         rng_seed=2020,
     )
-    samples, train = (Features(*extract(images, CPU)) for images in sets)
+    samples, train = (extract(images, CPU) for images in sets)
     ours = fidelity.measure(samples, train, train, seed=2020).metrics
     names = {
         "fid": "frechet_inception_distance",
@@ -118,8 +147,8 @@ def test_one_class_is_refused_with_advice(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_no_extractor(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    tensorfile.write(path, {"w": torch.zeros(2)}, {"format": "ddpm-model-1"})
-    with pytest.raises(tensorfile.TensorFileError, match="holds no extractor"):
+    files.write_tensors(path, {"w": torch.zeros(2)}, {"format": "ddpm-model-1"})
+    with pytest.raises(files.TensorFileError, match="format ddpm-model-1: expected ddpm-extractor-1"):
         extractor.load(path, CPU)
 
 
@@ -132,7 +161,8 @@ def test_inception_gives_torch_fidelitys_features_for_grey_and_rgb(inception_pth
         images = torch.randint(0, 256, (2, channels, 9, 9), dtype=torch.uint8, generator=generator)
         expected = theirs(images.expand(-1, 3, -1, -1))
         assert not torch.allclose(expected[0][0], expected[0][1])
-        torch.testing.assert_close(ours(images, CPU), expected)
+        found = ours(images, CPU)
+        torch.testing.assert_close((found.features, found.logits), expected)
     assert (ours.kind, ours.accuracy) == ("inception", None)
 
 
@@ -203,4 +233,4 @@ def test_a_download_is_checked_against_its_hash(
     extractor.fetch_inception(None, tmp_path / "e.safetensors")
     assert asked["url"] == URL_INCEPTION_V3
     assert asked["check_hash"] is True
-    assert tensorfile.read_metadata(tmp_path / "e.safetensors")["kind"] == "inception"
+    assert files.read_metadata(tmp_path / "e.safetensors")["kind"] == "inception"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import tensorfile
+from ddpm import files
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description
 from ddpm.network.unet import UNet
@@ -78,14 +78,14 @@ def test_equal_models_give_equal_bytes_and_others_another_digest(
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(tensorfile.TensorFileError, match=r"nowhere\.safetensors does not exist"):
+    with pytest.raises(files.TensorFileError, match=r"nowhere\.safetensors does not exist"):
         modelfile.load(tmp_path / "nowhere.safetensors")
 
 
 def test_file_of_another_format_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "data.safetensors"
-    tensorfile.write(path, {"images": torch.zeros(2)}, {"format": "ddpm-dataset-1"})
-    with pytest.raises(tensorfile.TensorFileError, match="holds no model"):
+    files.write_tensors(path, {"images": torch.zeros(2)}, {"format": "ddpm-dataset-1"})
+    with pytest.raises(files.TensorFileError, match="has the format ddpm-dataset-1: expected ddpm-model-1"):
         modelfile.load(path)
 
 
@@ -100,5 +100,5 @@ def test_training_starts_from_the_weights_of_a_model_file(path: Path, descriptio
 
 def test_model_of_another_shape_cannot_start_a_training(path: Path, network_settings: UNetNetwork) -> None:
     wider = UNet(network_settings.model_copy(update={"channels": 12}), 3, 8, 3, 0)
-    with pytest.raises(tensorfile.TensorFileError, match=r"train\.init = .*model\.safetensors"):
+    with pytest.raises(files.TensorFileError, match=r"train\.init = .*model\.safetensors"):
         modelfile.initialise(wider, path)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from ddpm.files import TensorFileError
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description
 from ddpm.params import Gaussian, UNetNetwork
-from ddpm.tensorfile import TensorFileError
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_the_weights_of_a_network_do_not_show_must_agree(
     with pytest.raises(
         TensorFileError, match=rf"model\.safetensors is another model:\n  network\.{key} = .*: must be"
     ) as e:
-        modelfile.compare(path, other, whole)
+        modelfile.check_compatible(path, other, whole)
     assert str(e.value).endswith(f"= {value!r}: must be {was!r}")
 
 
@@ -55,10 +55,10 @@ def test_process_must_agree_where_nothing_is_trained(
 ) -> None:
     (key,) = changes
     with pytest.raises(TensorFileError, match=rf"\n  diffusion\.{key} = {changes[key]!r}: must be [^\n]*$"):
-        modelfile.compare(path, changed(description, **changes), whole=True)
-    modelfile.compare(path, changed(description, **changes), whole=False)
+        modelfile.check_compatible(path, changed(description, **changes), whole=True)
+    modelfile.check_compatible(path, changed(description, **changes), whole=False)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_training_may_choose_its_dropout(description: Description, path: Path, whole: bool) -> None:
-    modelfile.compare(path, changed(description, dropout=0.3), whole)
+    modelfile.check_compatible(path, changed(description, dropout=0.3), whole)

@@ -8,8 +8,8 @@ import sqlite3
 import pytest
 import yaml
 
-from ddpm import tensorfile
-from stages import experiment
+from ddpm import files
+from lab.experiment import identity
 from tests.pipeline.project import Project
 
 OUTPUTS = [
@@ -126,7 +126,7 @@ def test_repro_tells_what_each_stage_took_and_that_none_was_restored(reproduced:
     [(name,)] = rows(reproduced, "SELECT name FROM runs ORDER BY start_time LIMIT 1")
     found = tags(reproduced, name)
     assert found["dvc.restored"] == "none"
-    assert all(0 < float(found[f"seconds.{stage}"]) < 400 for stage in experiment.MEASURED)
+    assert all(0 < float(found[f"seconds.{stage}"]) < 400 for stage in identity.MEASURED)
     assert found["device"] == "cpu"
 
 
@@ -202,7 +202,7 @@ def test_a_temporary_experiment_shares_the_store_and_the_training(reproduced: Pr
 
 def test_a_stage_whose_code_is_edited_while_it_runs_fails(fresh: Project) -> None:
     slow = fresh.path / "stages/prepare.py"
-    slow.write_text(slow.read_text().replace('    with pipeline.running("prepare"):\n', EDITED_WHILE_RUNNING))
+    slow.write_text(slow.read_text().replace('    with dvcfile.running("prepare"):\n', EDITED_WHILE_RUNNING))
     result = fresh.run("dvc", "repro", "prepare", check=False)
     assert result.returncode != 0
     assert "ddpm/data/fit.py changed while the stage ran" in result.stderr
@@ -210,7 +210,7 @@ def test_a_stage_whose_code_is_edited_while_it_runs_fails(fresh: Project) -> Non
 
 
 EDITED_WHILE_RUNNING = """\
-    with pipeline.running("prepare"):
+    with dvcfile.running("prepare"):
         edited = Path("ddpm/data/fit.py")
         edited.write_text(edited.read_text() + "# edited")
 """
@@ -228,7 +228,7 @@ def test_files_of_editors_do_not_count_as_code(reproduced: Project) -> None:
 
 
 def test_a_template_counts_as_code_of_the_report(reproduced: Project) -> None:
-    template = reproduced.path / "ddpm/reporting/base.html"
+    template = reproduced.path / "lab/pages/base.html"
     before = template.read_text()
     template.write_text(before + "<!-- edited -->")
     try:
@@ -252,8 +252,8 @@ def test_publish_again_adds_nothing(reproduced: Project) -> None:
 def test_generate_draws_the_first_images_of_the_pipeline(reproduced: Project) -> None:
     command = ["ddpm", "generate", "--model", "models/model.safetensors", "--steps", "4", "--count", "3"]
     reproduced.run(*command, "--out", "models/three.safetensors", "--device", "cpu")
-    three = tensorfile.read(reproduced.path / "models/three.safetensors").tensors["images"]
-    pipeline = tensorfile.read(reproduced.path / "data/samples.safetensors").tensors["images"][:3]
+    three = files.read_tensors(reproduced.path / "models/three.safetensors").tensors["images"]
+    pipeline = files.read_tensors(reproduced.path / "data/samples.safetensors").tensors["images"][:3]
     assert int((three.int() - pipeline.int()).abs().max()) <= 1  # rounding of the network in batches of another size
 
 

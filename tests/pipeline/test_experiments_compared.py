@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddpm.reporting.contents import flatten
+from lab.experiment.dvcfile import flatten
 from tests.pipeline.project import Project
 
 Rows = dict[str, dict[str, str]]

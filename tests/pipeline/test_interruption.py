@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ddpm.reporting import curve
+from ddpm import tables
 from tests.pipeline.project import Project, environment
 
 COMMAND = [sys.executable, "-m", "stages.train", "--data", "data/train.safetensors"]
@@ -130,7 +130,7 @@ def test_compiled_training_computes_the_same(prepared: Project) -> None:
     train(prepared, "plain")
     prepared.set(runtime__compile=True)
     train(prepared, "compiled")
-    plain, compiled = (curve.read(prepared.path / name / "train.csv") for name in ("plain", "compiled"))
+    plain, compiled = (tables.read_points(prepared.path / name / "train.csv") for name in ("plain", "compiled"))
     assert [point["loss"] for point in compiled] == pytest.approx([point["loss"] for point in plain], rel=1e-4)
 
 

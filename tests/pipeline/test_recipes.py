@@ -16,8 +16,10 @@ import torch
 import yaml
 from PIL import Image
 
-from ddpm import tensorfile
-from stages import pipeline, recipes, tracking
+from ddpm import files
+from lab.commands import recipe
+from lab.experiment import dvcfile
+from lab.tracking import live, publish
 from tests.data.files import IDX, encoded, folder_of, write_cifar, write_idx, zip_of
 from tests.evaluation.inception import write_random_weights
 from tests.imports import ROOT
@@ -46,16 +48,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("dvc.yaml", "recipes/default.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
-    monkeypatch.setattr(tracking, "live", silence)
-    monkeypatch.setattr(tracking, "publish", lambda _: True)
+    monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
+    monkeypatch.setattr(live, "live", silence)
+    monkeypatch.setattr(publish, "publish", lambda _: True)
     yield tmp_path
     torch.use_deterministic_algorithms(False)
 
 
 @contextmanager
 def silence(*_: object) -> Iterator[SimpleNamespace]:
-    yield SimpleNamespace(log=lambda *_, **__: None, image=lambda *_: None)
+    yield SimpleNamespace(log=lambda *_, **__: None, preview=lambda *_: None)
 
 
 def shrunk(values: dict[str, Any], weights: Path) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def run(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_recipe_runs_to_its_report(
     name: str, project: Path, inception: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = shrunk(yaml.safe_load(recipes.compose(name, ROOT / "recipes")), inception)
+    values = shrunk(yaml.safe_load(recipe.compose(name, ROOT / "recipes")), inception)
     write_images(values["data"], project / "raw", monkeypatch)
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     for stage in STAGES:
@@ -125,7 +127,7 @@ def test_every_recipe_runs_to_its_report(
     metrics = json.loads(Path("reports/metrics.json").read_text())
     assert math.isfinite(metrics[values["evaluate"]["extractor"]]["is"])
     assert ("likelihood" in metrics) == (values["evaluate"]["likelihood_images"] > 0)
-    samples = tensorfile.read(Path("data/samples.safetensors")).tensors
+    samples = files.read_tensors(Path("data/samples.safetensors")).tensors
     data = values["data"]
     assert samples["images"].shape == (values["sample"]["count"], data["channels"], *[data["image_size"]] * 2)
     assert ("labels" in samples) == values["network"]["conditional"]

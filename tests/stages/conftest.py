@@ -1,9 +1,6 @@
-"""A temporary experiment repository, a tiny model with random weights, a store of MLflow."""
+"""The outputs of all stages before evaluate, for a tiny conditional model with snapshots."""
 
-import os
-import shutil
-import subprocess
-import sys
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,83 +8,93 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from pydantic import TypeAdapter
 
+from ddpm import params
+from ddpm.data import dataset
 from ddpm.network import modelfile
-from ddpm.params import Diffusion, UNetNetwork
-from stages import pipeline
+from ddpm.params import Params
+from stages.evaluate import evaluate
+from stages.reference import reference
+from stages.sample import sample
+from tests.evaluation.conftest import stripes
+from tests.imports import ROOT
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project's dvc.yaml, params.yaml and recipes, which is the working directory."""
-    where = tmp_path / "repository"
-    where.mkdir()
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, where)
-    shutil.copytree(ROOT / "recipes", where / "recipes")
-    monkeypatch.chdir(where)
-    monkeypatch.setattr(pipeline, "ROOT", where)
-    return where
+Evaluated = Callable[..., dict[str, Any]]
 
 
-MakeModel = Callable[..., Path]
-COURSE = {"process": "interpolation", "timesteps": 10, "prediction": "x_0", "variance": "fixed", "value_range": [0, 1]}
+def changed(**sections: dict[str, Any]) -> Params:
+    """The committed parameters, made tiny and conditional, with changes."""
+    tiny: dict[str, dict[str, Any]] = {
+        "diffusion": {"timesteps": 10},
+        "network": {"channels": 8, "groups": 4, "conditional": True},
+        "train": {"label_dropout": 0.1},
+        "sample": {"count": 24, "batch_size": 16, "steps": 3, "guidance": 0.5},
+        "evaluate": {"classifier": {"channels": 4, "steps": 40, "batch_size": 32, "learning_rate": 0.02}},
+        "runtime": {"device": "cpu", "threads": 1, "deterministic": False},
+    }
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return params.check(values | {key: values[key] | part | sections.get(key, {}) for key, part in tiny.items()})
 
 
-@pytest.fixture
-def make_model(tmp_path: Path) -> MakeModel:
-    """A function that writes a model of 4x4 grey images, 10 timesteps and two classes that has learned nothing.
-
-    Keywords change the sections diffusion and network; `diffusion=COURSE` replaces the former.
-    """
-
-    def make(name: str = "model", diffusion: dict[str, Any] | None = None, **network: Any) -> Path:
-        usual: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-        if diffusion is None or "process" not in diffusion:
-            diffusion = usual["diffusion"] | {"timesteps": 10} | (diffusion or {})
-        network = usual["network"] | {"channels": 4, "multipliers": [1], "groups": 2, "attention": []} | network
-        description = modelfile.Description(
-            TypeAdapter[Diffusion](Diffusion).validate_python(diffusion),
-            UNetNetwork.model_validate(network),
-            (1, 4, 4),
-            ["cat", "dog"],
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            weights = description.build().state_dict()
-            for weight in weights.values():
-                weight += 0.1 * torch.randn(weight.shape)  # what begins as zero would make all images alike
-        path = tmp_path / f"{name}.safetensors"
-        modelfile.save(path, description, weights)
-        return path
-
-    return make
-
-
-@pytest.fixture
-def model_file(make_model: MakeModel) -> Path:
-    """An unconditional one of the Gaussian process."""
-    return make_model()
+def model(path: Path, seed: int, size: int = 8, **network: Any) -> None:
+    """A model of stripes that has learned nothing."""
+    settings = changed()
+    built = settings.network.model_copy(update=network)
+    description = modelfile.Description(settings.diffusion, built, (1, size, size), ["rows", "columns"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = {
+            name: weight + 0.1 * torch.randn(weight.shape) for name, weight in description.build().state_dict().items()
+        }
+    modelfile.save(path, description, weights)
 
 
 @pytest.fixture(scope="session")
-def first_publication(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store as one `publish` creates it, under an experiment of its own, and what that printed."""
-    from tests.stages.test_tracking import repository as published
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the outputs of all stages before evaluate."""
+    folder = tmp_path_factory.mktemp("stages")
+    for split, count, seed in (("train", 48, 1), ("test", 20, 2)):
+        made = stripes(count, 1, seed)
+        arrays = (made.images.numpy(), made.labels.numpy(), ["rows", "columns"], made.image_shape, {"name": "stripes"})
+        dataset.write(folder / f"{split}.safetensors", *arrays)
+    paths = {name: folder / f"{name}.safetensors" for name in ("train", "test", "extractor")}
+    reference(changed(), **paths, features=folder / "reference.safetensors")
+    model(folder / "model.safetensors", 0)
+    for step in (5, 30, 200):
+        model(folder / f"snapshots/{step:08d}.safetensors", step)
+    draw(folder, changed())
+    return folder
 
-    folder = published(tmp_path_factory.mktemp("first"))
-    script = (
-        "from pathlib import Path; from ddpm.params import load; from stages import tracking\n"
-        "params = load(Path('params.yaml')); named = params.tracking.model_copy(update={'experiment': 'template'})\n"
-        "assert tracking.publish(params.model_copy(update={'tracking': named}))"
+
+def draw(folder: Path, settings: Params, out: Path | None = None) -> None:
+    """Run stage sample on the model in `folder`; its outputs go to `out`, by default the same folder."""
+    out = out or folder
+    sample(
+        settings,
+        model=folder / "model.safetensors",
+        snapshots=folder / "snapshots",
+        test=folder / "test.safetensors",
+        samples=out / "samples.safetensors",
+        snapshot_samples=out / "snapshot-samples.safetensors",
+        reports=out,
     )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "mlflow.db", done.stdout + done.stderr
+
+
+@pytest.fixture
+def evaluated(place: Path, tmp_path: Path) -> Evaluated:
+    """A function that runs stage evaluate and returns its metrics; its outputs are in tmp_path."""
+
+    def run(settings: Params, samples: Path = place / "samples.safetensors") -> dict[str, Any]:
+        evaluate(
+            settings,
+            model=place / "model.safetensors",
+            samples=samples,
+            snapshot_samples=place / "snapshot-samples.safetensors",
+            data=place,
+            extractor=place / "extractor.safetensors",
+            reference=place / "reference.safetensors",
+            reports=tmp_path,
+        )
+        return dict(json.loads((tmp_path / "metrics.json").read_text()))
+
+    return run

@@ -11,10 +11,10 @@ from ddpm import params
 from ddpm.data import dataset
 from ddpm.errors import UsageError
 from ddpm.params import Params
-from stages import pipeline
+from lab.experiment import dvcfile
 from stages.prepare import prepare
 from tests.data.files import folder_of, grey, zip_of
-from tests.stages.conftest import ROOT
+from tests.imports import ROOT
 
 Chosen = Callable[..., Params]
 
@@ -22,7 +22,7 @@ Chosen = Callable[..., Params]
 @pytest.fixture
 def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chosen:
     """A function that gives the committed parameters with changes to section data; data lies in raw/."""
-    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["runtime"]["data_root"] = "raw"
     return lambda **changes: params.check(values | {"data": values["data"] | changes})

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.files import TensorFileError
 from ddpm.params import Gaussian, Train, UNetNetwork
-from ddpm.tensorfile import TensorFileError
 from ddpm.training import checkpoint, loop
 from ddpm.training.curve import LossCurve
 from tests.training.runs import CPU, Run, start

@@ -1,0 +1,136 @@
+"""Pictures: grids of images, still and moving, strips over diffusion time, the loss curve.
+
+Equal inputs give equal bytes.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+_SMALLEST = 48  # pixels on the screen: smaller images are enlarged, pixel by pixel
+_STRIP = 120_000  # pixels of the images in a strip, before small ones are enlarged
+_GAP = 2  # pixels between images
+_MILLISECONDS = 80  # per frame of an animation
+_HOLD = 2000  # milliseconds that its end stays
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: for colour-blind readers too
+
+
+def grid(images: Tensor, columns: int, pixels: int | None = None) -> "Image.Image":
+    """uint8 (N, C, H, W), C = 1 or 3, as one picture, row by row.
+
+    Small images are enlarged by a whole factor. If all images together have more than `pixels` pixels, they are reduced
+    by a whole factor.
+    """
+    from PIL import Image
+
+    scale = max(-(-_SMALLEST // max(images.shape[2:])), 1)
+    images = images if pixels is None else _reduced(images, pixels)
+    _, channels, height, width = images.shape
+    rows = -(-len(images) // columns)
+    tile_h, tile_w = height * scale + _GAP, width * scale + _GAP
+    canvas = np.full((rows * tile_h + _GAP, columns * tile_w + _GAP, channels), 255, np.uint8)
+    for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        top, left = (index // columns) * tile_h + _GAP, (index % columns) * tile_w + _GAP
+        enlarged = image.repeat(scale, 0).repeat(scale, 1)
+        canvas[top : top + height * scale, left : left + width * scale] = enlarged
+    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def _reduced(images: Tensor, pixels: int) -> Tensor:
+    count, _, height, width = images.shape
+    factor = math.ceil(math.sqrt(count * height * width / pixels))
+    return images if factor == 1 else F.avg_pool2d(images.float(), factor, ceil_mode=True).round().to(torch.uint8)
+
+
+def picture(image: Tensor) -> "Image.Image":
+    """uint8 (C, H, W), C = 1 or 3, as a picture of its own size."""
+    from PIL import Image
+
+    values = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+
+
+def save(picture: "Image.Image", path: Path) -> None:
+    """Write a picture in the format of its suffix, atomically."""
+    with replacing(path) as temporary:
+        picture.save(temporary)
+
+
+def animation(frames: Tensor, columns: int, path: Path) -> None:
+    """Grids that follow one another, uint8 (F, N, C, H, W), as a GIF; the last one is held."""
+    shown = [grid(images, columns) for images in frames]
+    durations = [_MILLISECONDS] * (len(shown) - 1) + [_HOLD]
+    with replacing(path) as temporary:
+        shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0)
+
+
+def columns_of(count: int) -> int:
+    """Of a grid that is about as wide as high, or a little wider."""
+    return -int(-(count**0.5) // 1)
+
+
+def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[str, Tensor]]) -> None:
+    """A labelled table of images: each row is a label and uint8 (len(columns), C, H, W)."""
+    table = grid(torch.cat([images for _, images in rows]), len(columns), _STRIP)
+    width = max(table.width / 100, 6.0)
+    with _figure(path, width + 0.7, width * table.height / table.width + 0.75) as figure:
+        axes = figure.add_subplot()
+        axes.imshow(np.asarray(table), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_xticks(_centres(table.width, len(columns)), columns)
+        axes.set_yticks(_centres(table.height, len(rows)), [label for label, _ in rows])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, labelsize=9)
+        axes.spines[:].set_visible(False)
+        axes.set_title(title, fontsize=11, loc="left")
+
+
+def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss, gradient norm and, where there are snapshots, their FID over optimizer steps, on logarithmic axes.
+
+    `points` as in train.csv, `snapshots` as in snapshots.csv.
+    """
+    panels = [(points, "loss", "loss", BLUE), (points, "gradient_norm", "gradient norm", ORANGE)]
+    panels += [(snapshots, "fid", "FID of snapshots", GREEN)] if snapshots else []
+    with _figure(path, 7, 4.2 if len(panels) == 2 else 5.6) as figure:
+        every = figure.subplots(len(panels), 1, sharex=True, height_ratios=[2, 1, 1][: len(panels)])
+        for axes, (shown, key, label, colour) in zip(every, panels, strict=True):
+            steps, values = ([point[name] for point in shown] for name in ("step", key))
+            axes.plot(steps, values, color=colour, linewidth=1.4, marker=".", markersize=3)
+            axes.set_yscale("log")
+            axes.set_ylabel(label)
+            axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        every[-1].set_xlabel("optimizer step")
+
+
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> "Iterator[Figure]":
+    """A figure of the given size in inches, written to `path` when it is drawn; free of the user's settings."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    anonymous: dict[str, Any] = {"Software": None}  # matplotlib would write its version
+    with mpl.rc_context(mpl.rcParamsDefault):
+        figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, metadata=anonymous)
+
+
+def _centres(extent: int, count: int) -> np.ndarray:
+    return (np.arange(count) + 0.5) * extent / count

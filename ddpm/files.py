@@ -1,0 +1,179 @@
+"""Files that are whole or absent, and tensors in safetensors files.
+
+A tensor file's metadata is JSON under the keys that the caller chooses, plus `digest`: the sha256 of the names, dtypes,
+shapes and bytes of all tensors. A large file is recognised by its header alone.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from ddpm.errors import UsageError
+
+_DTYPES = {np.dtype("uint8"): "U8", np.dtype("int64"): "I64", np.dtype("float32"): "F32"}
+_DIGEST_OF_NOTHING = "0" * 64
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s place, on failure it is removed.
+
+    The temporary name keeps the suffix, which image libraries choose their format by.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # before the name, or a power cut leaves the name without the contents
+        temporary.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename = str(path)  # the name that the user knows
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where no file could be written, before the work rather than after it. Raises `UsageError`."""
+    if path.exists() and (not path.is_file() or path.absolute().is_relative_to("/dev")):
+        raise UsageError(f"{path}: a folder or a device of that name is in the way")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{path}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"{path}: there is no permission to write to {nearest}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+class TensorFileError(UsageError):
+    """A file is not what it should be; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The contents of a file: tensors by name, and the description stored with them."""
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the tensors."""
+        return str(self.metadata["digest"])
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors, and a JSON-able description, atomically. Equal contents give equal bytes."""
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    description = _encode({**metadata, "digest": _digest(on_host)})
+    with replacing(path) as temporary:
+        save_file(on_host, temporary, description)
+
+
+def read_tensors(path: Path, format: str | None = None) -> TensorFile:
+    """Open a file. Its tensors are memory-mapped: they are read from disk when they are used.
+
+    Raises `TensorFileError` if the file does not exist, was not written by this project, or its metadata does not have
+    the given `format`.
+    """
+    with _open(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        opened = TensorFile(tensors, _decode(path, file.metadata()))
+    if format is not None and opened.metadata.get("format") != format:
+        raise TensorFileError(f"{path} has the format {opened.metadata.get('format')}: expected {format}")
+    return opened
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The description alone, without touching the tensors. Raises as `read_tensors` does."""
+    with _open(path) as file:
+        return _decode(path, file.metadata())
+
+
+@contextmanager
+def create_tensors(
+    path: Path, arrays: Mapping[str, tuple[type, tuple[int, ...]]], metadata: Mapping[str, Any]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield writable, file-backed arrays of the given dtypes and shapes, for data larger than memory.
+
+    The file appears under its name, with its digest, when the block ends without an error.
+    """
+    # Widest first, as safetensors does, so that every array is aligned.
+    ordered = sorted(arrays.items(), key=lambda item: (-np.dtype(item[1][0]).itemsize, item[0]))
+    specification = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in ordered}
+    with replacing(path) as temporary:
+        header = _header(specification, {**metadata, "digest": _DIGEST_OF_NOTHING})
+        offset = len(header)
+        temporary.write_bytes(header)
+        mapped: dict[str, np.ndarray] = {}
+        for name, (dtype, shape) in specification.items():
+            mapped[name] = np.memmap(temporary, dtype, "r+", offset, shape)
+            offset += mapped[name].nbytes
+        yield mapped
+        digest = _digest({name: torch.from_numpy(array) for name, array in mapped.items()})
+        for array in mapped.values():
+            array.flush()  # type: ignore[attr-defined]
+        with temporary.open("r+b") as file:
+            file.write(_header(specification, {**metadata, "digest": digest}))
+
+
+def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, Any]) -> bytes:
+    """The opening of a safetensors file: the header's length, then JSON, padded to eight bytes."""
+    header: dict[str, Any] = {"__metadata__": _encode(metadata)}
+    begin = 0
+    for name, (dtype, shape) in specification.items():
+        end = begin + dtype.itemsize * int(np.prod(shape))
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _encode(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """One safetensors key: the library writes several in a random order, and bytes would differ."""
+    return {"ddpm": json.dumps(metadata, sort_keys=True)}
+
+
+def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        return dict(json.loads((metadata or {})["ddpm"]))
+    except (KeyError, TypeError, ValueError):
+        raise TensorFileError(f"{path} was not written by this project: it carries no description") from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise TensorFileError(f"{path} does not exist")
+    try:
+        opened = safetensors.safe_open(path, framework="pt")
+    except safetensors.SafetensorError as error:
+        raise TensorFileError(f"{path} is not a whole safetensors file: {error}") from error
+    with opened as file:
+        yield file

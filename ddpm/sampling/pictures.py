@@ -1,0 +1,105 @@
+"""Pictures of sampling: grids of samples, the chain from noise to images, and the forward process.
+
+The pictures of a pipeline's run have a limited number of pixels, so that the report with all of them stays small.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ddpm import figures, images, rng
+from ddpm.network.modelfile import Model
+from ddpm.params import Sample
+from ddpm.sampling import blocks, options
+from ddpm.sampling.options import Options
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TIMES = 10  # columns of the strips
+IN_STRIP = 4  # images in the strips
+_SMALL = 48  # pixels: larger images are shown in fewer tiles
+_SHEET = 160_000  # pixels of a grid before small images are enlarged
+_MOVING = 400_000  # pixels of all frames of an animation, likewise
+_IN_ANIMATION = 9
+_FRAMES = 32
+_PREVIEW_STEPS = 20
+
+
+def save_grid(shown: Tensor, path: Path) -> None:
+    """Save the first images, uint8 (N, C, H, W), as a grid of 10 x 10, or of 6 x 6 if they are large."""
+    columns = sheet_columns(shown)
+    figures.save(figures.grid(shown[: columns**2], columns, _SHEET), path)
+
+
+def sheet_columns(shown: Tensor) -> int:
+    """The columns of the grid that `save_grid` draws of images (N, C, H, W)."""
+    return 10 if shown.shape[-1] <= _SMALL else 6
+
+
+def save_denoising(model: Model, settings: Sample, labels: Tensor | None, path: Path) -> None:
+    """Save x_t and the predicted x_0 of the first samples, at ten times of their chain."""
+    states = blocks.milestones(model, settings, labels, min(IN_STRIP, settings.count), TIMES)
+    _strip(path, "From noise to samples", model, [(s.t, s.x_t, s.x_0) for s in states])
+
+
+def save_trajectory(model: Model, settings: Sample, labels: Tensor | None, path: Path) -> None:
+    """Save x_t of the first samples along their chain as an animation; of large images, fewer in fewer frames."""
+    pixels = math.prod(model.description.image_shape[1:])
+    fitting = min(max(_MOVING // (pixels * _FRAMES), 1), _IN_ANIMATION, settings.count)
+    count = math.isqrt(fitting) ** 2  # for a square
+    animate(model, settings, labels, count, min(max(_MOVING // (pixels * count), 2), _FRAMES), path)
+
+
+def animate(
+    model: Model,
+    settings: Sample,
+    labels: Tensor | None,
+    count: int,
+    frames: int,
+    path: Path,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Save x_t of the first `count` samples as an animation of at most `frames` frames.
+
+    `progress(1)` is called after each step of the chain.
+    """
+    states = blocks.milestones(model, settings, labels, count, frames, progress)
+    shown = torch.stack([images.to_uint8(state.x_t, model.denoiser.value_range).cpu() for state in states])
+    figures.animation(shown, figures.columns_of(count), path)
+
+
+@torch.no_grad()
+def save_noising(model: Model, real: Tensor, seed: int, path: Path) -> None:
+    """Save real images, uint8 (N, C, H, W), noised at ten times, and the x_0 that the network predicts from each."""
+    process = model.denoiser.process
+    x_0 = images.to_float(real[:IN_STRIP].to(process.device), model.denoiser.value_range)
+    eps = process.prior(tuple(x_0.shape), rng.torch_generator(process.device, seed, "noising"))
+    columns = []
+    for time in torch.linspace(1, process.timesteps, TIMES).round().int().tolist():
+        t = torch.full((len(x_0),), time, device=process.device)
+        x_t = process.q_sample(x_0, t, eps)
+        columns.append((time, x_t, model.denoiser(x_t, t, clip=True).x_0))
+    _strip(path, "From test images to noise, and the x_0 that the network predicts", model, columns)
+
+
+def _strip(path: Path, title: str, model: Model, columns: list[tuple[int, Tensor, Tensor]]) -> None:
+    """Columns are (t, x_t, predicted x_0) with tensors (N, C, H, W); each image takes two rows."""
+    rows = []
+    for index in range(len(columns[0][1])):
+        noisy = torch.stack([x_t[index] for _, x_t, _ in columns])
+        predicted = torch.stack([x_0[index] for _, _, x_0 in columns])
+        for label, row in (("$x_t$", noisy), (r"$\hat{x}_0$", predicted)):
+            rows.append((label, images.to_uint8(row, model.denoiser.value_range).cpu()))
+    figures.strip(path, title, [f"$t={t}$" for t, *_ in columns], rows)
+
+
+def preview(model: Model) -> "Image.Image":
+    """A grid of 16 samples by a short DDIM chain, always from the same noise, so that previews show progress."""
+    steps = min(_PREVIEW_STEPS, model.denoiser.process.timesteps)
+    settings = options.settings(model.description, Options(count=blocks.BLOCK, steps=steps, eta=0.0))
+    return figures.grid(blocks.draw(model, settings), columns=8)

@@ -1,0 +1,1 @@
+"""Everything around an experiment: DVC, MLflow, pages, and the `ddpm` command."""

@@ -1,0 +1,1 @@
+"""What DVC records of an experiment, its identity, and its resumable state."""

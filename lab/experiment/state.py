@@ -1,0 +1,171 @@
+"""Where interrupted training continues: .ckpt/<fingerprint>/ in the repository, one writer at a time.
+
+The fingerprint hashes all that determines the training: declared parameters, code, data, torch and the kind of device.
+So nothing that changed is ever continued, and two experiments with the same training share it. It is no output of
+DVC's: those are removed before the command runs. The last state stays when training has finished, because a kill
+between the command's end and DVC's record would lose it, and because a larger train.steps continues from it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ddpm import files
+from ddpm.errors import UsageError
+from lab.experiment import dvcfile
+
+KEPT = 3  # finished trainings whose last state stays
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """The states of one training, named by their step."""
+
+    path: Path
+
+    @property
+    def states(self) -> dict[int, Path]:
+        """The states that are there, by step, rising."""
+        found = self.path.glob("step-*.safetensors")
+        return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in found))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training that came farthest reached its end. A broken note says nothing."""
+        try:
+            step = json.loads((self.path / "finished.json").read_text())["step"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return bool(step == max(self.states, default=None))
+
+    @property
+    def status(self) -> str:
+        """For people: empty, finished at a step, or unfinished at one."""
+        if not self.states:
+            return "empty"
+        return f"{'finished' if self.finished else 'unfinished'} at step {max(self.states)}"
+
+    def latest(self, steps: int) -> Path | None:
+        """The last state that a training of `steps` steps can continue from.
+
+        Raises `UsageError` where it is broken: to fall back in silence could throw days of training away.
+        """
+        from ddpm import files
+
+        path = next((path for step, path in reversed(self.states.items()) if step <= steps), None)
+        try:
+            if path is not None:
+                files.read_metadata(path)
+        except UsageError as error:
+            raise UsageError(f"{error}; remove that file, or begin anew with -S runtime.resume=false") from error
+        return path
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Add a state, then remove those before it."""
+        write(self.path / f"step-{step:08d}.safetensors")
+        for earlier, path in self.states.items():
+            if earlier < step:
+                path.unlink()
+
+    def snapshot(self, step: int) -> Path:
+        """Where the weights of a step lie that are kept whatever follows; the folder is there."""
+        folder = self.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{step:08d}.safetensors"
+
+    def finish(self, step: int) -> None:
+        """Note that training is complete, and keep the newest few such folders."""
+        if not self.finished:  # else the note may be of a longer training, whose state is here still
+            files.write_text(self.path / "finished.json", json.dumps({"step": step}))
+        done = sorted((f for f in folders() if f.finished), key=lambda f: f.modified, reverse=True)
+        for folder in done[KEPT:]:
+            folder.remove()
+
+    @property
+    def modified(self) -> float:
+        """When a state was last written, seconds since the epoch; 0 without one."""
+        return max((status.st_mtime for status in self._files("step-*")), default=0.0)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(status.st_size for status in self._files("**/*.*"))
+
+    def _files(self, pattern: str) -> Iterator[os.stat_result]:
+        """Of matching files; those that another process removes meanwhile are passed over."""
+        for path in self.path.glob(pattern):
+            with suppress(FileNotFoundError):
+                yield path.stat()
+
+    def remove(self) -> bool:
+        """Delete the folder, unless a training is writing it; say whether it is gone."""
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                shutil.rmtree(self.path)
+        except Timeout:
+            return False
+        return True
+
+
+def folders() -> list[StateFolder]:
+    """All that there are in this repository."""
+    return [StateFolder(path) for path in sorted((dvcfile.ROOT / ".ckpt").glob("*/")) if path.is_dir()]
+
+
+def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> str:
+    """A short name for everything that determines the stage's result, but for the `ignored` parameters."""
+    params = {key: _without(value, key, ignored) for key, value in dvcfile.declared_params(stage).items()}
+    everything = {"params": params, "files": dvcfile.dependencies(stage), "machine": dict(machine)}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without(value: Any, key: str, ignored: set[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without(v, f"{key}.{k}", ignored) for k, v in value.items() if f"{key}.{k}" not in ignored}
+    return value
+
+
+@contextmanager
+def folder(name: str, resume: bool) -> Iterator[StateFolder]:
+    """The folder of a fingerprint, locked. Another process that has it is waited for; its states are then there.
+
+    Without `resume` it is empty.
+    """
+    path = dvcfile.ROOT / ".ckpt" / name
+    path.mkdir(parents=True, exist_ok=True)
+    state, lock = StateFolder(path), FileLock(path / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is training exactly this; waiting for it ({path})", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it while this process waited
+        for leftover in path.rglob(".*"):  # of a writer that was killed
+            leftover.unlink()
+        if not resume:
+            for old in (*state.states.values(), path / "finished.json"):
+                old.unlink(missing_ok=True)
+        yield state
+    except KeyboardInterrupt:
+        if resume and state.states:
+            raise KeyboardInterrupt("the same command continues from the last state that was saved") from None
+        raise
+    finally:
+        lock.release()
+
+
+def age(seconds: float) -> str:
+    """How long ago a time was, for people; nothing for 0."""
+    hours = (time.time() - seconds) / 3600
+    return "" if not seconds else f"{hours:.1f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"

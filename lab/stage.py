@@ -1,0 +1,74 @@
+"""How every stage begins and ends.
+
+`note_inputs` takes the digests of all that the running stage depends on before its code is imported. DVC takes them
+when the command has ended: it would record code that was edited meanwhile as the source of the old output.
+"""
+
+import argparse
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lab.experiment import dvcfile
+
+_STAGE = os.environ.get("DVC_STAGE")  # None where a person runs the stage
+_noted: dict[str, Any] = {}
+_began = time.monotonic()
+
+
+def note_inputs() -> None:
+    """Remember the running stage's parameters and the digests of its dependencies."""
+    if _STAGE:
+        _noted.update(dvcfile.observed(_STAGE))
+
+
+def run(stage: Callable[..., None]) -> None:
+    """Run a stage on params.yaml and the paths of the command line, one `--name PATH` per parameter of its function.
+
+    A `UsageError` or an interruption ends the process with one message. Under DVC, so does an input that changed while
+    the stage ran.
+    """
+    from ddpm.errors import UsageError
+    from ddpm.params import load
+
+    name = stage.__name__
+    paths = _paths(stage)
+    try:
+        stage(load(dvcfile.PARAMS), **paths)
+    except UsageError as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt as interrupt:
+        print("; ".join([f"{name}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        sys.exit(130)  # as of a shell's command that Ctrl-C ended, so that DVC records nothing
+    _end(name)
+
+
+def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
+    """A progress bar; its method `update` is what functions take as `progress`."""
+    return tqdm(total=total, initial=done, desc=description, unit=unit, mininterval=1)
+
+
+def _paths(stage: Callable[..., None]) -> dict[str, Path]:
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage.__name__}", description=stage.__doc__)
+    _, *names = inspect.signature(stage).parameters
+    for name in names:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True, metavar="PATH")
+    return vars(parser.parse_args())
+
+
+def _end(name: str) -> None:
+    """Fail if an input changed while the stage ran, else record how long it took."""
+    from lab.experiment import journal
+
+    if not _STAGE:
+        return
+    now = dvcfile.observed(_STAGE)
+    if changed := sorted(key for key in _noted.keys() | now.keys() if _noted.get(key) != now.get(key)):
+        sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran; its outputs fit neither, run it again")
+    journal.record(_STAGE, _noted, time.monotonic() - _began)

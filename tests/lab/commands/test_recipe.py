@@ -1,0 +1,310 @@
+"""Recipes: every one is usable, keeps the comments, and is laid on the default alone."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ddpm import params
+from ddpm.errors import UsageError
+from ddpm.network.modelfile import Description
+from lab.commands import recipe
+from lab.experiment.dvcfile import flatten
+from tests.lab.conftest import ROOT
+
+FOLDER = ROOT / "recipes"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+DEFAULT = (FOLDER / "default.yaml").read_text(encoding="utf-8")
+Composed = Callable[[str], str]
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Composed:
+    """A function that composes a recipe from its text."""
+    (tmp_path / "default.yaml").write_text(DEFAULT, encoding="utf-8")
+
+    def compose(text: str) -> str:
+        (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+        return recipe.compose("x", tmp_path)
+
+    return compose
+
+
+def differences(text: str) -> list[tuple[str, str]]:
+    """The lines in which the text, of as many lines as the default, differs from it."""
+    return [(old, new) for old, new in zip(DEFAULT.splitlines(), text.splitlines(), strict=True) if old != new]
+
+
+def comments(text: str) -> set[str]:
+    return {line.split("#", 1)[1].strip() for line in text.splitlines() if "#" in line}
+
+
+def test_the_committed_parameters_are_the_default_recipe() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (FOLDER / "default.yaml").read_bytes()
+
+
+def test_the_default_recipe_is_its_own_text() -> None:
+    assert recipe.compose("default", FOLDER) == DEFAULT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_is_usable_and_has_what_it_asks_for(name: str) -> None:
+    values = yaml.safe_load(recipe.compose(name, FOLDER))
+    checked = params.check(values).model_dump()
+    asked = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    for section, changes in asked.items():
+        assert flatten({section: changes}).items() <= flatten(values).items()
+        assert flatten({section: checked[section]}).keys() == flatten({section: values[section]}).keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_keeps_the_comments_of_what_it_does_not_replace(name: str) -> None:
+    kept = comments(DEFAULT[DEFAULT.index("\ntrain:") : DEFAULT.index("\nevaluate:")])
+    assert kept <= comments(recipe.compose(name, FOLDER))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_says_what_it_is(name: str) -> None:
+    assert recipe.names(FOLDER)[name]
+
+
+def loaded(name: str) -> params.Params:
+    return params.check(yaml.safe_load(recipe.compose(name, FOLDER)))
+
+
+def parameters(settings: params.Params) -> int:
+    """How many the recipe's network has; with ten classes where it is conditional, which is MNIST's alone."""
+    data = settings.data
+    shape = (data.channels, data.image_size, data.image_size)
+    with torch.device("meta"):
+        network = Description(settings.diffusion, settings.network, shape, [str(n) for n in range(10)]).build()
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_has_the_parameters_that_the_documentation_states(name: str) -> None:
+    stated = f"{parameters(loaded(name)):,}"
+    assert row(name)["parameters"] == stated
+    comment = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"[\d,]+(?= parameters)", comment)) <= {stated}
+
+
+def row(name: str) -> dict[str, str]:
+    """What the documentation states of a recipe, by the heads of its columns."""
+    lines = (ROOT / "docs/recipes.md").read_text(encoding="utf-8").splitlines()
+    head, line = (next(line for line in lines if line.startswith(start)) for start in ("| recipe | ", f"| `{name}` | "))
+    return dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
+
+
+def optimiser(train: params.Train) -> str:
+    rate = f"{train.learning_rate:.0e}".replace("e-0", "e-")
+    decay = {"constant": "", "cosine": " by a cosine", "linear": ", linearly to zero"}[train.learning_rate_decay]
+    return "".join(
+        [
+            f"{rate} × {train.batch_size}",
+            " in bf16" * (train.precision == "bf16"),
+            " in two parts" * (train.accumulate == 2),
+            decay,
+            ", betas .9 and .99" * (train.betas == [0.9, 0.99]),
+            f", warm-up {train.warmup}" * (train.warmup > 0),
+            f", clip {train.grad_clip or 0:g}" * (train.grad_clip is not None),
+        ]
+    )
+
+
+def average(train: params.Train) -> str:
+    decay = f"{train.ema_decay:g}".removeprefix("0") or "none"
+    return decay + f" every {train.ema_every}" * (train.ema_every > 1)
+
+
+def sampler(sample: params.Sample) -> str:
+    parts = [f"{sample.sampler.replace('ddim', 'DDIM')} {sample.steps}", f"eta {sample.eta or 0:g}", sample.sigma]
+    parts += ["not clipped" * (not sample.clip), f"guidance {sample.guidance or 0:g}"]
+    there = (True, sample.eta is not None, sample.sigma, not sample.clip, sample.guidance is not None)
+    return ", ".join(str(part) for part, given in zip(parts, there, strict=True) if given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_trains_and_samples_as_the_documentation_states(name: str) -> None:
+    settings, stated = loaded(name), row(name)
+    assert stated["optimiser"] == optimiser(settings.train)
+    assert stated["EMA"] == average(settings.train)
+    assert stated["sampler"] == sampler(settings.sample)
+    assert stated["budget"].partition(" (")[0] == f"{settings.train.steps:,} steps"
+    assert ("flips" in stated["data"]) == settings.train.horizontal_flip
+    assert ("labels" in stated["data"]) == settings.network.conditional
+    assert f"{settings.diffusion.prediction}" in stated["process and objective"]
+    assert ("T 4" in stated["process and objective"]) == (settings.diffusion.timesteps != 1000)
+
+
+def test_the_papers_networks_are_the_authors() -> None:
+    assert parameters(loaded("ho2020-cifar10")) == 35_746_307
+    for name in ("ho2020-celebahq-256", "ho2020-lsun-256"):
+        assert parameters(loaded(name)) == 113_673_219
+
+
+def test_the_papers_cifar_and_256_pixel_models_differ_as_in_its_appendix() -> None:
+    small, large = loaded("ho2020-cifar10"), loaded("ho2020-lsun-256")
+    assert (small.train.steps, small.train.batch_size, small.train.learning_rate) == (800_000, 128, 2e-4)
+    assert (large.train.steps, large.train.batch_size, large.train.learning_rate) == (2_400_000, 64, 2e-5)
+    assert (small.sample.sigma, large.sample.sigma) == ("large", "small")
+    for settings, dropout in ((small, 0.1), (large, 0.0)):
+        assert (settings.network.dropout, settings.network.attention, settings.network.groups) == (dropout, [16], 32)
+        assert (settings.train.warmup, settings.train.ema_decay, settings.train.grad_clip) == (5000, 0.9999, 1.0)
+        assert (settings.sample.steps, settings.sample.count, settings.sample.clip) == (1000, 50_000, True)
+
+
+@pytest.mark.parametrize(("name", "count"), [("hf-course-toy", 309_057), ("hf-course-unet", 1_707_009)])
+def test_the_courses_networks_and_epochs_are_its_own(name: str, count: int) -> None:
+    settings = loaded(name)
+    assert parameters(settings) == count
+    assert not settings.network.time
+    assert settings.train.steps * settings.train.batch_size == pytest.approx(3 * 60_000, abs=128)
+    assert settings.train.steps == 3 * settings.runtime.log_every  # so that a point of the curve is an epoch
+    assert (settings.train.ema_decay, settings.train.grad_clip, settings.train.warmup) == (0, None, 0)
+
+
+STEPS = next(line for line in DEFAULT.splitlines() if "# optimizer steps" in line)
+
+
+def test_changes_keep_everything_else_and_the_comments_beside_them(composed: Composed) -> None:
+    text = composed("# Mine\ntrain:\n  steps: 77\n  learning_rate: 2e-4\n")
+    assert differences(text) == [
+        (STEPS, "  steps: 77               # optimizer steps"),
+        ("  learning_rate: 1.0e-3   # Adam, after the warm-up", "  learning_rate: 2e-4     # Adam, after the warm-up"),
+    ]
+    assert params.check(yaml.safe_load(text)).train.learning_rate == 2e-4
+
+
+def test_nested_values_are_changed_in_place(composed: Composed) -> None:
+    text = composed("evaluate:\n  classifier:\n    steps: 5\n")
+    assert differences(text) == [("    steps: 600", "    steps: 5")]
+
+
+def test_lists_are_replaced_whole(composed: Composed) -> None:
+    text = composed("network:\n  multipliers: [2]\n  attention: []\n")
+    values = yaml.safe_load(text)["network"]
+    assert (values["multipliers"], values["attention"]) == ([2], [])
+    assert len(differences(text)) == 2
+
+
+def test_long_values_stay_on_their_line(composed: Composed) -> None:
+    path = " ".join(["a folder of a long name"] * 9)
+    text = composed(f"train:\n  init: {path}\n")
+    assert [new.split(" #")[0].strip() for _, new in differences(text)] == [f"init: {path}"]
+
+
+def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
+    text = composed("evaluate:\n  extractor: inception\n  classifier: null\nsample:\n  sampler: ancestral\n"
+                    "  eta: null\n  sigma: small\n")  # fmt: skip
+    settings = params.check(yaml.safe_load(text))
+    assert settings.evaluate.classifier is None
+    assert (settings.sample.eta, settings.sample.sigma) == (None, "small")
+    assert comments(DEFAULT) == comments(text)
+
+
+def test_a_section_takes_the_place_of_null(composed: Composed) -> None:
+    text = composed("published:\n  source: Somebody, Table 1\n  metrics:\n    inception.fid: 3.17\n")
+    published = params.check(yaml.safe_load(text)).published
+    assert published is not None
+    assert (published.source, published.metrics) == ("Somebody, Table 1", {"inception.fid": 3.17})
+    assert comments(DEFAULT) == comments(text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_numbers_are_those_of_the_recipes_comment(name: str) -> None:
+    published = loaded(name).published
+    comment = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").split("\ndata:")[0]
+    assert not [number for number in (published.metrics.values() if published else []) if f"{number:g}" not in comment]
+
+
+def test_another_source_replaces_the_section(composed: Composed) -> None:
+    section = "data:\n  source: folder  # mine\n  path: a.zip\n  digest: null\n  image_size: 8\n  channels: 3\n"
+    text = composed(f"{section}  fit: crop\n  seed: 1\n")
+    data = yaml.safe_load(text)["data"]
+    assert (data["source"], data["fit"], data["seed"]) == ("folder", "crop", 1)
+    assert "pixels; images become square" in comments(text)
+    assert DEFAULT[DEFAULT.index("diffusion:") :] in text
+
+
+def test_a_replaced_section_keeps_no_value_of_the_default(composed: Composed) -> None:
+    with pytest.raises(params.ParamsError, match=r"data.seed: is missing"):
+        composed("data:\n  source: mnist\n  path: null\n  digest: null\n  image_size: 28\n  channels: 1\n  fit: pad\n")
+
+
+def test_another_source_must_be_a_whole_section(composed: Composed) -> None:
+    with pytest.raises(params.ParamsError, match=r"recipe x is not usable:\n  data\.path: is missing"):
+        composed("data:\n  source: folder\n")
+
+
+def test_the_same_source_is_only_changed(composed: Composed) -> None:
+    text = composed("data:\n  source: digits\n  seed: 4\n")
+    assert [new.split(" #")[0].strip() for _, new in differences(text)] == ["seed: 4"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "other", "form"),
+    [
+        ("data", "source", "folder", params.Data),
+        ("diffusion", "process", "interpolation", params.Interpolation),
+        ("network", "kind", "basic", params.BasicNetwork),
+    ],
+)
+def test_another_kind_process_or_source_drops_the_default_values(
+    section: str, key: str, other: str, form: type[params.Section], composed: Composed
+) -> None:
+    with pytest.raises(params.ParamsError) as caught:
+        composed(f"{section}:\n  {key}: {other}\n")
+    missing = {line.split(":")[0].strip() for line in str(caught.value).splitlines() if "is missing" in line}
+    assert missing == {f"{section}.{name}" for name in form.model_fields if name != key}
+    assert "there is no such key" not in str(caught.value)
+
+
+def test_a_recipe_is_never_laid_on_another(composed: Composed, tmp_path: Path) -> None:
+    (tmp_path / "y.yaml").write_text("sample:\n  count: 3\n")
+    composed("train:\n  steps: 7\n")
+    values = yaml.safe_load(recipe.compose("y", tmp_path))
+    assert values["sample"]["count"] == 3
+    assert values["train"] == yaml.safe_load(DEFAULT)["train"]
+
+
+def test_a_recipe_of_comments_alone_is_the_default(composed: Composed) -> None:
+    assert composed("# Nothing changes\n") == DEFAULT
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_recipe_is_refused(text: str, composed: Composed, tmp_path: Path) -> None:
+    """As a failed command leaves it where its output should have become a recipe."""
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/x\.yaml is empty: write it again, or remove it"):
+        composed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("train: [\n", "is not valid YAML: "), ("- 1\n", ": must be a mapping of sections")]
+)
+def test_a_recipe_that_is_no_mapping_is_refused(text: str, message: str, composed: Composed, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/x\.yaml ?{message}"):
+        composed(text)
+
+
+def test_what_a_recipe_asks_is_checked(composed: Composed) -> None:
+    with pytest.raises(params.ParamsError, match=r"recipe x is not usable:\n  train\.stepz = 3: there is no such key"):
+        composed("train:\n  stepz: 3\n")
+    with pytest.raises(UsageError, match=r"x\.yaml: there is no section 'training' in params\.yaml"):
+        composed("training:\n  steps: 3\n")
+
+
+def test_an_unknown_recipe_is_named_beside_those_there_are(tmp_path: Path) -> None:
+    for name in ("default", "tiny"):
+        (tmp_path / f"{name}.yaml").write_text("# x\n")
+    with pytest.raises(UsageError, match=f"^there is no recipe 'big' in {tmp_path}; there are default, tiny$"):
+        recipe.compose("big", tmp_path)
+
+
+def test_recipes_are_listed_with_the_first_line_of_their_comment(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("# Of the paper.\n# More\n")
+    (tmp_path / "a.yaml").write_text("train:\n  steps: 3\n")
+    assert recipe.names(tmp_path) == {"a": "", "b": "Of the paper."}

@@ -1,0 +1,64 @@
+"""What the files of an experiment tell, and the experiments that DVC keeps."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ddpm.errors import UsageError
+from lab.experiment import identity
+from lab.experiment import identity as experiment
+from tests.imports import ROOT
+from tests.pipeline.project import environment
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment()).stdout.strip()
+
+
+def test_experiments_of_one_name_and_two_baselines_are_two(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    commits = []
+    for message in ("one", "two", "three"):
+        git(tmp_path, "commit", "-q", "--allow-empty", "-m", message)
+        commits.append(git(tmp_path, "rev-parse", "HEAD"))
+    git(tmp_path, "update-ref", f"refs/exps/aa/{'1' * 38}/same", commits[0])
+    git(tmp_path, "update-ref", f"refs/exps/bb/{'2' * 38}/same", commits[1])
+    git(tmp_path, "update-ref", "refs/exps/celery/stash", commits[2])
+    assert identity.kept(tmp_path) == sorted([("same", commits[0]), ("same", commits[1])])
+
+
+def test_without_git_there_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a git repository"):
+        identity.kept(tmp_path)
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> dict[str, Any]:
+    shutil.copy(ROOT / "dvc.lock", tmp_path)
+    entries: dict[str, Any] = yaml.safe_load((tmp_path / "dvc.lock").read_text())
+    return entries
+
+
+def gaps(folder: Path, lock: dict[str, Any]) -> list[str]:
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    return list(experiment._gaps(folder))
+
+
+def test_stages_that_fit_have_no_gap(tmp_path: Path, lock: dict[str, Any]) -> None:
+    assert gaps(tmp_path, lock) == []
+
+
+def test_a_stage_that_ran_on_another_model_is_named(tmp_path: Path, lock: dict[str, Any]) -> None:
+    [model] = [out for out in lock["stages"]["train"]["outs"] if out["path"] == "models/model.safetensors"]
+    model["md5"] = "0" * 32
+    assert gaps(tmp_path, lock) == [f"{name}: models/model.safetensors has changed" for name in ("sample", "evaluate")]
+
+
+def test_a_stage_that_has_not_run_is_named(tmp_path: Path, lock: dict[str, Any]) -> None:
+    del lock["stages"]["evaluate"], lock["stages"]["report"]
+    assert gaps(tmp_path, lock) == ["evaluate: has not run"]

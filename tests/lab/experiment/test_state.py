@@ -1,0 +1,265 @@
+"""Where interrupted training continues."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save
+
+from ddpm.errors import UsageError
+from lab.experiment import dvcfile, state
+from lab.experiment.state import StateFolder
+
+ROOT = Path(__file__).parents[3]
+DVC_YAML = """
+stages:
+  train:
+    cmd: python -m stages.train
+    params:
+      - train
+      - runtime.threads
+    deps:
+      - data/train.bin
+      - code
+"""
+PARAMS = "train:\n  steps: 100\n  rate: 0.1\nruntime:\n  threads: 2\n  device: cpu\n"
+MACHINE = {"torch": "2", "device": "cpu"}
+STATE = save({}, {"ddpm": "{}"})  # the least that is a tensor file of this project
+HOLDER = """
+import sys
+from lab.experiment import state
+with state.folder("abc", resume=True) as saved:
+    print("locked", flush=True)
+    sys.stdin.readline()
+    saved.save(7, lambda path: path.write_bytes(b"theirs"))
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    for name in ("data/train.bin", "code/a.py", "code/deep/b.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
+    return tmp_path
+
+
+def write(content: bytes = STATE) -> Callable[[Path], None]:
+    def to(path: Path) -> None:
+        path.write_bytes(content)
+
+    return to
+
+
+def fingerprint() -> str:
+    return state.fingerprint("train", {"train.steps"}, MACHINE)
+
+
+def finished(name: str, step: int, age: int) -> StateFolder:
+    """A training that ended `age` seconds before all else."""
+    with state.folder(name, resume=True) as saved:
+        saved.save(step, write())
+        os.utime(saved.states[step], (1e9 - age, 1e9 - age))
+        saved.finish(step)
+    return state
+
+
+@pytest.mark.usefixtures("root")
+def test_saving_leaves_only_the_last_state_and_those_after_it() -> None:
+    with state.folder("abc", resume=True) as saved:
+        saved.save(200, write())
+        saved.save(40, write())
+        assert list(saved.states) == [40, 200]
+        saved.save(1000, write(b"last"))
+        assert {step: path.read_bytes() for step, path in saved.states.items()} == {1000: b"last"}
+
+
+@pytest.mark.usefixtures("root")
+def test_a_state_that_could_not_be_written_costs_none_before_it() -> None:
+    def fail(path: Path) -> None:
+        raise OSError(f"no space left for {path}")
+
+    with state.folder("abc", resume=True) as saved:
+        saved.save(200, write())
+        with pytest.raises(OSError, match="no space left"):
+            saved.save(400, fail)
+        assert list(saved.states) == [200]
+
+
+@pytest.mark.usefixtures("root")
+def test_the_latest_state_is_the_last_within_the_steps_asked_for() -> None:
+    with state.folder("abc", resume=True) as saved:
+        assert saved.latest(100) is None
+        for step in (1500, 200, 90):
+            saved.save(step, write())
+        assert saved.latest(1499) == saved.path / "step-00000200.safetensors"
+        assert saved.latest(1500) == saved.path / "step-00001500.safetensors"
+        assert saved.latest(89) is None
+
+
+@pytest.mark.usefixtures("root")
+def test_states_last_over_opening_again_and_not_over_a_new_start() -> None:
+    finished("abc", 100, age=0)
+    with state.folder("abc", resume=True) as saved:
+        assert saved.latest(100) is not None
+    with state.folder("abc", resume=False) as saved:
+        assert saved.latest(100) is None
+        assert not saved.finished
+
+
+@pytest.mark.usefixtures("root")
+def test_a_training_is_finished_until_it_is_extended() -> None:
+    with state.folder("abc", resume=True) as saved:
+        saved.save(100, write())
+        assert not saved.finished
+        saved.finish(100)
+        assert saved.finished
+        saved.save(150, write())
+        assert not saved.finished
+
+
+@pytest.mark.usefixtures("root")
+def test_a_shorter_training_leaves_a_longer_one_what_it_was() -> None:
+    with state.folder("abc", resume=True) as saved:
+        saved.save(216, write())
+        saved.save(20, write())
+        saved.finish(20)
+        assert saved.status == "unfinished at step 216"
+        saved.save(3000, write())
+        saved.finish(3000)
+        saved.save(20, write())
+        saved.finish(20)
+        assert saved.status == "finished at step 3000"
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("note", ["", '{"step"', "[]", "{}", "null"])
+def test_a_training_with_a_broken_note_is_unfinished_until_it_finishes_again(note: str) -> None:
+    saved = finished("abc", 100, age=0)
+    (saved.path / "finished.json").write_text(note)
+    assert saved.status == "unfinished at step 100"
+    finished("another", 100, age=0)  # which looks at all
+    assert finished("abc", 100, age=0).status == "finished at step 100"
+
+
+@pytest.mark.usefixtures("root")
+def test_a_broken_state_is_an_error_that_says_what_to_do() -> None:
+    with state.folder("abc", resume=True) as saved:
+        saved.save(216, write(STATE[:-1]))
+        saved.save(20, write())
+        with pytest.raises(
+            UsageError, match=r"step-00000216\.\w+ is not a whole .*; remove that file, or .*resume=false"
+        ):
+            saved.latest(3000)
+        assert saved.latest(100) == saved.states[20]
+        saved.states[216].unlink()
+        assert saved.latest(3000) == saved.states[20]
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("kept", "resume", "told"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_an_interrupted_training_says_that_it_continues_where_it_does(kept: bool, resume: bool, told: bool) -> None:
+    def training() -> None:
+        with state.folder("abc", resume) as saved:
+            if kept:
+                saved.save(7, write())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        training()
+    assert ("the same command continues" in str(interrupt.value)) is told
+    assert state.folders()[0].remove() is True  # the lock is free
+
+
+@pytest.mark.usefixtures("root")
+def test_the_newest_three_finished_trainings_stay_and_all_unfinished_ones() -> None:
+    with state.folder("unfinished", resume=True) as saved:
+        saved.save(1, write())
+        os.utime(saved.states[1], (0, 0))
+    for name, age in (("d", 5), ("a", 4), ("e", 3), ("b", 2), ("c", 1)):
+        finished(name, 100, age)
+    assert [saved.path.name for saved in state.folders()] == ["b", "c", "e", "unfinished"]
+
+
+@pytest.mark.usefixtures("root")
+def test_the_training_that_just_finished_stays_however_old_its_state() -> None:
+    for name, age in (("d", 1), ("a", 2), ("e", 3), ("b", 9)):
+        finished(name, 100, age)
+    assert [saved.path.name for saved in state.folders()] == ["a", "b", "d", "e"]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_folder_that_is_being_written_is_not_removed() -> None:
+    saved = finished("abc", 100, age=0)
+    with state.folder("abc", resume=True):
+        assert saved.remove() is False
+        assert saved.finished
+    assert saved.remove() is True
+    assert state.folders() == []
+
+
+def test_the_fingerprint_ignores_what_may_differ(root: Path) -> None:
+    before = fingerprint()
+    (root / "params.yaml").write_text(PARAMS.replace("100", "999").replace("device: cpu", "device: cuda"))
+    (root / "code/notes.txt").write_text("no Python")
+    assert fingerprint() == before
+    assert state.fingerprint("train", set(), MACHINE) != before
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("params.yaml", PARAMS.replace("0.1", "0.2")),
+        ("params.yaml", PARAMS.replace("threads: 2", "threads: 4")),
+        ("code/deep/b.py", "y"),
+        ("code/new.py", "x"),
+        ("data/train.bin", "y"),
+    ],
+)
+def test_the_fingerprint_changes_with_parameters_code_and_data(path: str, content: str, root: Path) -> None:
+    before = fingerprint()
+    (root / path).write_text(content)
+    assert fingerprint() != before
+
+
+@pytest.mark.usefixtures("root")
+def test_the_fingerprint_changes_with_the_machine_and_is_a_short_name() -> None:
+    assert state.fingerprint("train", {"train.steps"}, {**MACHINE, "device": "cuda"}) != fingerprint()
+    assert len(fingerprint()) == 16
+    assert set(fingerprint()) <= set("0123456789abcdef")
+
+
+def test_a_second_process_waits_and_then_finds_the_states_of_the_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**os.environ, "DVC_ROOT": str(root), "PYTHONPATH": str(ROOT)}
+    environment.pop("DVC_STAGE", None)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        assert first.stdout.readline() == "locked\n"
+        assert StateFolder(root / ".ckpt/abc").remove() is False
+        told: list[str] = []
+
+        def tell(message: str, **_: object) -> None:  # where the stage prints; only now may the first go on
+            told.append(message)
+            print("go on", file=first.stdin, flush=True)
+
+        monkeypatch.setattr(state, "print", tell, raising=False)
+        with state.folder("abc", resume=True) as saved:
+            assert saved.states[7].read_bytes() == b"theirs"
+    assert [message.split(";")[0] for message in told] == ["another process is training exactly this"]
+
+
+def test_age_is_told_in_hours_then_in_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state.time, "time", lambda: 1e9)
+    assert state.age(1e9 - 1.5 * 3600) == "1.5 h ago"
+    assert state.age(1e9 - 72 * 3600) == "3 d ago"

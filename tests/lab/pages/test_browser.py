@@ -1,0 +1,129 @@
+"""The report and the comparison in a real browser."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from lab.pages import comparison_page, page
+from lab.pages.comparison import Experiment, compare
+from lab.pages.comparison_page import Drawn
+from tests.lab.pages.reports import rich
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+LONG = "a-class-with-a-name-that-has-no-place-to-break-and-goes-on-and-on-and-on"
+METRICS = [f"classifier.{name}" for name in ("fid", "fid_matched", "kid", "is", "precision", "recall")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with everything and with names as long as a path."""
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "index.html"
+    path.write_text(page.page(rich(folder / "pictures", LONG)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many experiments with as long names, more columns than a phone has room for, and under two extractors."""
+    folder = tmp_path_factory.mktemp("comparison")
+    Image.effect_noise((64, 64), 50).save(folder / "samples.png")
+    experiments = [
+        Experiment(
+            name=f"{LONG}-{place}",
+            fingerprint=f"{place:064}",
+            status="finished" if place else "running",
+            started=0.0,
+            params={f"train.parameter_{number}": [place, number] for number in range(12)},
+            metrics=dict.fromkeys(METRICS, 1.0 + place),
+            extractor="ef"[place % 2],
+            id=f"{place:032}",
+        )
+        for place in range(30)
+    ]
+    drawn = [
+        Drawn([(step, 1 / (step + place)) for step in range(1, 50)], folder / "samples.png") for place in range(20)
+    ]
+    path = folder / "comparison.html"
+    path.write_text(comparison_page.page(compare(experiments, METRICS), drawn, None), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(params=["report", "comparison"])
+def opened(request: pytest.FixtureRequest) -> tuple[Path, int]:
+    """Each page, and how many images it has."""
+    return request.getfixturevalue(request.param), {"report": 6, "comparison": 20}[request.param]
+
+
+class Visit:
+    """The page as somebody opens it, and what the browser says of it."""
+
+    def __init__(self, browser: Browser, path: Path, **settings: Any) -> None:
+        self.page: Page = browser.new_page(**settings)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_opens_without_complaint_request_or_sideways_scroll(
+    width: int, scheme: str, browser: Browser, opened: tuple[Path, int]
+) -> None:
+    path, pictures = opened
+    visit = Visit(browser, path, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    for folded in visit.page.locator("summary").all():
+        folded.click()
+    assert visit.complaints == []
+    assert [url for url in visit.requests if not url.startswith("data:")] == [path.as_uri()]
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == width
+    images = visit.page.evaluate("[...document.images].map(i => [i.alt, i.complete && i.naturalWidth])")
+    assert len(images) == pictures
+    assert all(alt and shown for alt, shown in images)
+    visit.page.close()
+
+
+def test_dark_and_light_pages_have_text_that_contrasts_with_their_ground(
+    browser: Browser, opened: tuple[Path, int]
+) -> None:
+    for scheme, dark in (("light", False), ("dark", True)):
+        visit = Visit(browser, opened[0], color_scheme=scheme)
+        ink_of = "(e instanceof SVGElement ? getComputedStyle(e).fill : getComputedStyle(e).color)"
+        colours = f"(e => [{ink_of}, getComputedStyle(document.body).backgroundColor])"
+        for place in ("body", ".lead", "figcaption", ".warning", "svg text"):
+            ink, ground = visit.page.evaluate(f"{colours}(document.querySelector('{place}'))")
+            lighter, darker = sorted((luminance(ink), luminance(ground)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) > 4.5, (scheme, place)
+            assert (luminance(ground) < 0.5) == dark
+        visit.page.close()
+
+
+def luminance(colour: str) -> float:
+    """Of "rgb(r, g, b)", as WCAG has it, 0 to 1."""
+    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_who_wants_no_motion_is_shown_none(browser: Browser, report: Path) -> None:
+    for wish, kind in (("reduce", "data:image/webp"), ("no-preference", "data:image/gif")):
+        visit = Visit(browser, report, reduced_motion=wish)
+        assert visit.page.evaluate("document.querySelector('picture img').currentSrc").startswith(kind)
+        visit.page.close()

@@ -1,0 +1,60 @@
+"""The page of a comparison: what is drawn, what is escaped, how large it becomes."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lab.pages.comparison import Experiment, compare
+from lab.pages.comparison_page import MOST, Drawn, abridged, page, thinned
+
+
+def tracked(name: str, place: int = 0) -> Experiment:
+    metrics = {"classifier.fid": 1.0 + place, "classifier.is": 5.0}
+    return Experiment(name, f"{place:064}", "finished", 0.0, {"sample.eta": place}, metrics, "e", f"{place:032}")
+
+
+def noise(path: Path) -> Path:
+    """A grid of samples that no compression makes smaller."""
+    values = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def test_the_page_of_many_experiments_with_large_samples_stays_under_three_megabytes(tmp_path: Path) -> None:
+    table = compare([tracked(f"experiment-{place}", place) for place in range(100)])
+    loss = [(50 * step, 1.0 + step % 7) for step in range(1, 10_001)]
+    text = page(table, [Drawn(loss, noise(tmp_path / "samples.png"))] * MOST, None)
+    assert len(text.encode()) < 3_000_000
+    assert text.count("<img") == MOST
+    assert "Samples and loss curves below are of the first 20 experiments" in text
+    assert text.count('<tr><th scope="row">') == 100
+
+
+def test_names_stay_text_wherever_they_stand(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "samples.png")
+    name = '<script>alert("x")</script>'
+    text = page(compare([tracked(name)]), [Drawn([(1, 1.0)], tmp_path / "samples.png")], None)
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 4  # in the table, beside the picture, in place of it, in the plot
+
+
+def test_without_curves_and_samples_there_are_no_empty_headings() -> None:
+    text = page(compare([tracked("x"), tracked("y")]), [Drawn([], None)] * 2, "classifier.fid")
+    assert "<h2>" not in text
+    assert "MLflow has no samples of x, y" in text
+    assert "The experiments differ in no parameter" in text
+    assert "by classifier.fid" in text
+
+
+def test_a_long_curve_is_thinned_to_means_that_reach_its_end() -> None:
+    points = [(step, float(step % 2)) for step in range(1, 2001)]
+    thin = thinned(points)
+    assert len(thin) == 200
+    assert thin[-1] == (2000.0, 0.5)
+    assert thinned(points[:3]) == points[:3]
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    assert abridged("a name of 24 letters, ok") == "a name of 24 letters, ok"
+    assert abridged("learning-rate-of-a-sweep 0123abcd") == "learning-rate-… 0123abcd"

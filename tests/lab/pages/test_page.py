@@ -1,0 +1,144 @@
+"""The report as one page; tests/reporting/test_browser.py opens it."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm.tables import Share
+from lab.pages import contents, embed, page
+from tests.lab.pages.reports import BOUND, PROTOCOL, PUBLISHED, REPORT, changed, measured, rich
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with everything, of data with a malicious name."""
+    return page.page(rich(tmp_path_factory.mktemp("rich"), SCRIPT))
+
+
+def test_names_from_data_stay_names(written: str) -> None:
+    elements = Elements(written)
+    assert not elements.all("script")
+    assert elements.text.count(SCRIPT) >= 6  # title, heading, warning, whose number, parameter, provenance
+    assert Elements(page.page(changed(REPORT, "data", path="</code></pre><img src=x>"))).all("img") == []
+
+
+def test_nothing_comes_from_elsewhere(written: str) -> None:
+    elements = Elements(written)
+    addresses = [
+        value or ""
+        for _, attributes in elements.found
+        for key, value in attributes.items()
+        if key in ("src", "srcset", "href", "xlink:href")
+    ]
+    assert len(addresses) > 8
+    assert not [address for address in addresses if not address.startswith(("data:", "#"))]
+    assert "@import" not in written
+    assert "url(http" not in written
+
+
+def test_every_picture_says_what_it_is_and_how_large(written: str) -> None:
+    elements = Elements(written)
+    assert len(elements.all("img")) == 6
+    assert all(image["alt"] and image["width"] and image["height"] for image in elements.all("img"))
+    plots = [attributes for attributes in elements.all("svg") if attributes["role"] == "img"]
+    assert len(plots) == 4 + 2 + 1  # training, likelihood, classes
+    assert all(plot["aria-label"] for plot in plots)
+
+
+def test_who_wants_no_motion_sees_the_last_frame(written: str) -> None:
+    (source,) = Elements(written).all("source")
+    assert source["media"] == "(prefers-reduced-motion: reduce)"
+    assert (source["srcset"] or "").startswith("data:image/webp")
+
+
+def test_cards_stand_beside_real_images_and_published_numbers() -> None:
+    told = replace(measured(REPORT, likelihood=BOUND), params={**REPORT.params, "published": PUBLISHED})
+    fid, score, likelihood = page.cards(told)
+    assert (fid.name, fid.value) == ("FID", "1.936")
+    assert fid.beside == [("0.2815", "the floor: 270 test images"), ("3.17", "Somebody 2020, Table 1")]
+    assert score.beside == [("7.366", "training images")]
+    assert (likelihood.value, likelihood.beside) == ("3.751", [("3.7", "Somebody 2020, Table 1")])
+    assert "inception.is 9.46, which was not measured here" in Elements(page.page(told)).text
+
+
+def test_inception_has_cards_of_its_own_and_no_classes() -> None:
+    inception = {"inception": {"fid": 3.17}, "protocol": {**PROTOCOL, "extractor": "inception"}}
+    told = replace(REPORT, metrics=inception)
+    assert [card.value for card in page.cards(told)] == ["3.17"]
+    text = Elements(page.page(told)).text
+    assert "Classes" not in text
+    assert "Does it copy?" not in text
+
+
+def test_words_of_classes_and_memorisation_have_their_numbers(tmp_path: Path) -> None:
+    text = " ".join(Elements(page.page(rich(tmp_path))).text.split())
+    assert "3.0% of the samples would have to be of another class" in text
+    assert "It sees the class asked for in 97.0% of the samples." in text
+    assert "nearest training image is 34.5 grey levels" in text
+    assert "of the first 1000 samples); from a test image, which the model has never seen, it is 32.5." in text
+
+
+def test_of_many_classes_those_that_differ_most_are_shown_in_their_order() -> None:
+    shares = [Share(f"class {place}", 0.1, 0.1 + place % 7) for place in range(50)]
+    elements = Elements(page.page(replace(REPORT, shares=shares)))
+    (plot,) = [svg for svg in elements.all("svg") if "class" in (svg["aria-label"] or "")]
+    assert "20 of 50 classes" in (plot["aria-label"] or "")
+    shown = [word for word in map(str.strip, elements.text.split("\n")) if word.startswith("class ")]
+    assert len(shown) == 20
+    assert {int(word.removeprefix("class ")) % 7 for word in shown} == {4, 5, 6}
+
+
+def test_a_model_that_was_not_trained_here_has_no_curves() -> None:
+    elements = Elements(page.page(replace(REPORT, points=[])))
+    assert not elements.all("svg")
+    assert contents.training([]) in elements.text
+
+
+@pytest.mark.parametrize(("size", "crisp"), [(8, True), (47, True), (48, False)])
+def test_pixel_art_stays_crisp(size: int, crisp: bool, tmp_path: Path) -> None:
+    images = Elements(page.page(changed(rich(tmp_path), "data", image_size=size))).all("img")
+    assert [("pixels" in (image["class"] or "").split()) for image in images[:3]] == [crisp] * 3
+    assert "pixels" not in (images[3]["class"] or "")  # a strip has letters
+
+
+def test_the_same_report_is_the_same_page(tmp_path: Path) -> None:
+    told = rich(tmp_path)
+    assert page.page(told) == page.page(told)
+
+
+def test_a_page_of_the_largest_pictures_stays_under_3_megabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, embed.LARGEST, np.uint8)
+    full = embed._embedded(noise.tobytes(), "image/webp", (900, 900))  # what test_embed shows a picture to be at most
+    monkeypatch.setattr(embed, "embed", lambda _: full)
+    monkeypatch.setattr(embed, "last_frame", lambda _: full)
+    told = rich(tmp_path)
+    steps = range(500, 2_400_001, 500)
+    points = [{"step": s, "loss": 1 / s, "gradient_norm": 1 + s % 7, "learning_rate": 1e-4} for s in steps]
+    bound = [{"t": t, "bits_per_dim": 1 / t + (t % 3) / 9, "x_0_error": t * (1 + t % 3)} for t in range(1, 4001)]
+    assert len(page.page(replace(told, points=points, bound=bound)).encode()) < 3_000_000
