@@ -14,7 +14,7 @@ def term(denoiser: Denoiser, estimate: Denoised, x_0: Tensor, x_t: Tensor, t: Te
     """L_(t-1) of equation (5) at times t in 1..T, in bits per dimension, float32 of shape (N,).
 
     For t > 1 it is KL(q(x_(t-1) | x_t, x_0) || p(x_(t-1) | x_t)), for t = 1 it is L_0 = -log p(x_0 | x_1). `estimate`
-    is what the denoiser says of x_t; `sigma` chooses the variance of p where it is fixed.
+    is the denoiser's estimate for x_t; `sigma` chooses the variance of p if it is fixed.
     """
     process = denoiser.gaussian
     true_mean = process.posterior_mean(x_0, x_t, t, t - 1)
@@ -29,7 +29,7 @@ def term(denoiser: Denoiser, estimate: Denoised, x_0: Tensor, x_t: Tensor, t: Te
 def prior_term(process: GaussianProcess, x_0: Tensor) -> Tensor:
     """L_T of equation (5), KL(q(x_T | x_0) || N(0, I)), in bits per dimension, of shape (N,)."""
     t = torch.full((len(x_0),), process.timesteps, device=x_0.device)
-    mean = process.signal(t).to(x_0.dtype) * x_0
+    mean = process.signal(t, like=x_0) * x_0
     zero = torch.zeros((), dtype=x_0.dtype, device=x_0.device)
     return _bits(normal_kl(mean, (2 * process.noise(t).log()).to(x_0.dtype), zero, zero))
 
@@ -41,19 +41,19 @@ def normal_kl(mean_1: Tensor, log_variance_1: Tensor, mean_2: Tensor, log_varian
 
 
 def discretised_log_likelihood(x_0: Tensor, mean: Tensor, log_variance: Tensor, value_range: Sequence[float]) -> Tensor:
-    """The probability that N(mean, variance) gives to the bin of each value of x_0, in nats; equation (13).
+    """The log-probability of the bin of each value of x_0 under N(mean, variance), in nats; equation (13).
 
-    x_0 holds the 256 values of uint8 in the value range. The outermost bins reach to infinity. Differences of the
-    distribution function are taken between logarithms, on the side where they are small, so that no bin is too far
-    out to have a gradient. They are taken in float64: autograd finds the slope of log_ndtr through a difference of
-    squares, of which float32 keeps nothing a thousand deviations out.
+    x_0 holds the 256 values of uint8 in the value range. The outermost bins extend to infinity. The difference of the
+    distribution function is computed from logarithms in the tail where both are small, so that even the farthest bin
+    has a gradient. It is computed in float64: autograd differentiates log_ndtr through a difference of squares, which
+    float32 rounds to zero a thousand standard deviations away from the mean.
     """
     low, high = value_range
     half_bin = (high - low) / 255 / 2
     distance, inverse_std = (x_0 - mean).double(), (-0.5 * log_variance.double()).exp()
     upper = (distance + half_bin) * inverse_std
     lower = (distance - half_bin) * inverse_std
-    # P(lower < z < upper) is that of (-upper, -lower): choose the interval that is nearer to minus infinity.
+    # P(lower < z < upper) = P(-upper < z < -lower): choose the interval that is nearer to minus infinity.
     flip = lower + upper > 0
     near, far = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
     log_near, log_far = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
@@ -63,5 +63,5 @@ def discretised_log_likelihood(x_0: Tensor, mean: Tensor, log_variance: Tensor, 
 
 
 def _bits(nats: Tensor) -> Tensor:
-    """The mean over an image's elements, in bits."""
+    """The mean over the elements of each image, in bits."""
     return nats.flatten(1).mean(1) / math.log(2)

@@ -1,4 +1,4 @@
-"""The room between network and mathematics: what a network's output says about x_0, eps and the next step."""
+"""The only place between network and mathematics: a network's output as an estimate of x_0, eps and a variance."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,20 +14,20 @@ from ddpm.params import Diffusion
 
 @dataclass(frozen=True)
 class Denoised:
-    """What is known of a noisy image: both tensors are (N, C, H, W), and q_sample(x_0, t, eps) is x_t."""
+    """The estimates for a noisy image x_t, both (N, C, H, W): q_sample(x_0, t, eps) is x_t."""
 
     x_0: Tensor
     eps: Tensor
-    variance: Tensor | None  # what the network says of it, as it says it; `Denoiser.log_variance` reads it
+    variance: Tensor | None  # the network's raw output for a learned variance; `Denoiser.log_variance` interprets it
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A network read as an estimate of x_0, of the noise, and perhaps of the variance of p(x_s | x_t).
+    """A network interpreted as an estimate of x_0, of the noise, and of the variance of p(x_s | x_t) if it is learned.
 
-    `network(x_t, index)` takes float images (N, C, H, W) and int64 indices (N,) in 0..T-1, as the paper's code
-    numbers its embeddings: the shift from t in 1..T happens here and nowhere else. It answers with (N, C, H, W), or
-    with twice the channels where the variance is learned.
+    `network(x_t, index)` takes float images (N, C, H, W) and int64 indices (N,) in 0..T-1, as the paper's code numbers
+    its embeddings. The shift from t in 1..T happens here and nowhere else. The network returns (N, C, H, W), or twice
+    the channels if the variance is learned.
     """
 
     network: Callable[..., Tensor]
@@ -36,21 +36,21 @@ class Denoiser:
 
     @property
     def value_range(self) -> Sequence[float]:
-        """What uint8 0 and 255 become."""
+        """The values of uint8 0 and 255."""
         return self.settings.value_range
 
     @property
     def gaussian(self) -> GaussianProcess:
-        """The process, for what is defined on the Gaussian one alone."""
+        """The process, for equations that only a Gaussian process has."""
         assert isinstance(self.process, GaussianProcess), "params.py refuses what needs a Gaussian process"
         return self.process
 
     def given(self, labels: Tensor | None) -> "Denoiser":
-        """The same, for images of the given classes, int64 (N,)."""
+        """The same denoiser conditioned on labels, int64 (N,)."""
         return self if labels is None else replace(self, network=partial(self.network, labels=labels))
 
     def output(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The network's float32 output at times t in 1..T: its prediction, and its word on the variance if learned."""
+        """The network's float32 output at times t in 1..T: its prediction, and its raw variance if that is learned."""
         output = self.network(x_t, t - 1).float()
         if self.settings.variance == "fixed":
             return output, None
@@ -58,11 +58,11 @@ class Denoiser:
         return predicted, variance
 
     def __call__(self, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
-        """Estimate x_0 and eps. With `clip`, x_0 is held to the value range and eps is what then remains."""
+        """Estimate x_0 and eps. With `clip`, x_0 is clamped to the value range and eps follows from it."""
         return self.interpret(*self.output(x_t, t), x_t, t, clip)
 
     def interpret(self, predicted: Tensor, variance: Tensor | None, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
-        """What `output` means."""
+        """Turn the output of `output` into the estimates of `__call__`."""
         kind = self.settings.prediction
         x_0 = prediction.implied_x_0(kind, self.process, x_t, t, predicted)
         if kind == "eps" and not clip:
@@ -72,10 +72,11 @@ class Denoiser:
         return Denoised(x_0, self.process.predict_eps(x_t, t, x_0), variance)
 
     def log_variance(self, estimate: Denoised, t: Tensor, s: Tensor, sigma: Sigma) -> Tensor:
-        """log of the variance of p(x_s | x_t), (N, 1, 1, 1) or (N, C, H, W); `sigma` chooses where it is fixed.
+        """The log-variance of p(x_s | x_t), (N, 1, 1, 1) or (N, C, H, W); `sigma` chooses a fixed one.
 
-        `learned`: the network's own word for s = t - 1 (Section 3.2). `learned_range`: the logarithm between the two
-        fixed choices, at the place that the network says, -1 small and 1 large (Nichol & Dhariwal 2021, equation (15)).
+        `learned`: the network's output itself, for s = t - 1 (Section 3.2). `learned_range`: an interpolation between
+        the logarithms of the two fixed choices, where the output -1 means small and 1 large (Nichol & Dhariwal 2021,
+        equation (15)).
         """
         if estimate.variance is None:
             return self.gaussian.posterior_log_variance(t, s, sigma)

@@ -1,16 +1,16 @@
-"""Variance schedules: what is left of an image after each step of the forward process."""
+"""Variance schedules: beta_t of each step of the forward process, and their cumulative product alpha_bar_t."""
 
 import numpy as np
 
 from ddpm.params import Gaussian
 
-_LARGEST = 0.999  # beta of the schedules that are made from alpha_bar, which would end at beta_T = 1
+_LARGEST = 0.999  # beta of the schedules that are defined by alpha_bar; they would end at beta_T = 1
 
 
 def alpha_bar(settings: Gaussian) -> np.ndarray:
-    """alpha_bar_0..alpha_bar_T, float64 of shape (T + 1,): the products of 1 - beta, with alpha_bar[0] = 1.
+    """alpha_bar_0..alpha_bar_T, float64 of shape (T + 1,): the cumulative products of 1 - beta; equation (4).
 
-    Index t is the paper's t, so no step needs an array of previous values; equation (4).
+    alpha_bar[0] is 1, so that index t is the paper's t.
     """
     return np.concatenate([[1.0], np.cumprod(1.0 - betas(settings))])
 
@@ -18,9 +18,9 @@ def alpha_bar(settings: Gaussian) -> np.ndarray:
 def betas(settings: Gaussian) -> np.ndarray:
     """beta_1..beta_T, float64 of shape (T,), in (0, 1].
 
-    Of the paper's code: `linear` rises in equal steps from beta_start to beta_end (Section 4); `quad` likewise in
-    their square roots; `const` stays at beta_end; `warmup10` and `warmup50` rise over the first 10 or 50 percent of
-    the steps and stay; `jsd` is 1/T, 1/(T-1), .., 1, which makes alpha_bar_t = 1 - t/T.
+    Six are in the paper's code. `linear` rises from beta_start to beta_end in equal steps (Section 4). `quad` does so
+    in the square root of beta. `const` is beta_end. `warmup10` and `warmup50` rise linearly over the first 10 or 50
+    percent of the steps, then stay at beta_end. `jsd` is 1/T, 1/(T-1), .., 1, so that alpha_bar_t = 1 - t/T.
     `cosine`: alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, equation (17)).
     `sigmoid`: alpha_bar follows a sigmoid from -3 to 3 (Jabri, Fleet, Chen 2022), 1/2 at half time.
     """
@@ -39,7 +39,7 @@ def betas(settings: Gaussian) -> np.ndarray:
         case "jsd":
             return 1.0 / np.linspace(steps, 1, steps)
         case "cosine":
-            offset = 0.008  # keeps beta_1 from being too small to matter beside the images' quantisation
+            offset = 0.008  # without it beta_1 would be far smaller than the quantisation of the images
             angle = (np.linspace(0, 1, steps + 1) + offset) / (1 + offset) * np.pi / 2
             return _from_curve(np.cos(angle) ** 2)
         case "sigmoid":
@@ -59,7 +59,7 @@ def _warmup(first: float, last: float, steps: int, part: float) -> np.ndarray:
 
 
 def _from_curve(curve: np.ndarray) -> np.ndarray:
-    """The betas whose alpha_bar is proportional to the given curve, but for the last steps, which are limited."""
+    """The betas whose alpha_bar is proportional to the given curve; large betas at the end are limited."""
     return np.minimum(1 - curve[1:] / curve[:-1], _LARGEST)
 
 
