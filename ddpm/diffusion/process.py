@@ -45,11 +45,11 @@ class Process(ABC):
 
     def predict_x_0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The x_0 that gives x_t with the noise eps; equation (15)."""
-        return (1 / self.signal(t)).to(x_t.dtype) * x_t - (self.noise(t) / self.signal(t)).to(x_t.dtype) * eps
+        return (x_t - self.noise(t, like=x_t) * eps) / self.signal(t, like=x_t)
 
     def predict_eps(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
         """The noise that gives x_t from x_0; equation (4) solved for eps."""
-        return (1 / self.noise(t)).to(x_t.dtype) * x_t - (self.signal(t) / self.noise(t)).to(x_t.dtype) * x_0
+        return (x_t - self.signal(t, like=x_t) * x_0) / self.noise(t, like=x_t)
 
 
 def _gathered(values: Tensor, t: Tensor, like: Tensor | None) -> Tensor:
