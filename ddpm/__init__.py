@@ -1,1 +1,1 @@
-"""Denoising diffusion probabilistic models (Ho, Jain, Abbeel 2020): the paper, without any pipeline around it."""
+"""Denoising diffusion probabilistic models (Ho, Jain, Abbeel 2020): the paper as a library."""

@@ -9,23 +9,23 @@ import torch
 from ddpm.errors import UsageError
 from ddpm.params import Runtime
 
-_FITS = 0.5  # of the free memory, so that the network, its gradients and activations have the rest
+_SHARE = 0.5  # of the free memory for data; the network, its gradients and activations need the rest
 
 
 def prepare(runtime: Runtime) -> torch.device:
-    """Set up torch as `runtime` says and return the device. Raises `UsageError` where it is not there."""
+    """Set up torch for the section `runtime` and return the device. Raises `UsageError` if there is no such device."""
     torch.set_num_threads(runtime.threads)
     if runtime.deterministic:
         # cuBLAS reads this when its first handle is made, and is not deterministic without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(runtime.deterministic)
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed sets bf16
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; train.precision bf16 is the fast choice
     torch.backends.cudnn.benchmark = not runtime.deterministic
     return resolve(runtime.device)
 
 
 def resolve(name: str) -> torch.device:
-    """The device called `name`, where auto is CUDA if there is one. Raises `UsageError` for one that is absent."""
+    """The device called `name`; auto is CUDA if available, else the CPU. Raises `UsageError` for a missing device."""
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if available else "cpu"
@@ -38,23 +38,23 @@ def resolve(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context in which the network runs: bf16 where it is safe, weights and statistics stay fp32."""
+    """The context in which the network runs: bf16 for what is safe in it; weights and statistics stay fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
-    """How a network that trains fastest lays out its images; they follow its weights.
+    """The memory format of the weights under which training is fastest; images take the format of the weights.
 
-    Channels last, but for bf16 on a CPU, where it took 1.36 times as long at 28x28 and 32 channels
+    It is channels last, except for bf16 on a CPU, where channels last took 1.36 times as long at 28x28 and 32 channels
     (`python -m benchmarks.memory_format`).
     """
     return torch.contiguous_format if device.type == "cpu" and precision == "bf16" else torch.channels_last
 
 
 def hold(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move data to the device for good where it fits beside the work; else leave it, memory-mapped, on the host."""
-    if device.type == "cuda" and tensor.nbytes < _FITS * torch.cuda.mem_get_info(device)[0]:
+    """Move data to the device if it fits there; otherwise leave it memory-mapped on the host."""
+    if device.type == "cuda" and tensor.nbytes < _SHARE * torch.cuda.mem_get_info(device)[0]:
         return tensor.to(device)
     return tensor

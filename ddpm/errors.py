@@ -1,5 +1,5 @@
-"""What a user can mend."""
+"""The error that a user can fix."""
 
 
 class UsageError(Exception):
-    """Something outside the code is wrong; the message says what, where, and what to do."""
+    """Something outside the code is wrong: the message says what, where, and what to do."""

@@ -26,29 +26,29 @@ _DIGEST_OF_NOTHING = "0" * 64
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place, on failure it is removed.
+    """Yield a temporary path beside `path`. It replaces `path` on success and is removed on failure.
 
-    The temporary name keeps the suffix, which image libraries choose their format by.
+    The temporary name keeps the suffix, because image libraries choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())  # before the name, or a power cut leaves the name without the contents
+            os.fsync(written.fileno())  # before the rename: a power cut must not leave the name without the contents
         temporary.replace(path)
     except OSError as error:
         if str(error.filename) == str(temporary):
-            error.filename = str(path)  # the name that the user knows
+            error.filename = str(path)  # the user does not know the temporary name
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place where no file could be written, before the work rather than after it. Raises `UsageError`."""
+    """Raise `UsageError` if no file can be written to `path`: call this before long work, not after it."""
     if path.exists() and (not path.is_file() or path.absolute().is_relative_to("/dev")):
-        raise UsageError(f"{path}: a folder or a device of that name is in the way")
+        raise UsageError(f"{path}: a folder or a device has that name")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
         raise UsageError(f"{path}: {nearest} is a file")
@@ -63,12 +63,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 class TensorFileError(UsageError):
-    """A file is not what it should be; the message names it and says why."""
+    """A file does not have the expected contents; the message names it and says why."""
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """The contents of a file: tensors by name, and the description stored with them."""
+    """The contents of a file: tensors by name, and their metadata."""
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any]
@@ -80,7 +80,7 @@ class TensorFile:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors, and a JSON-able description, atomically. Equal contents give equal bytes."""
+    """Write tensors with metadata that JSON can express, atomically. Equal contents give equal bytes."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     description = _encode({**metadata, "digest": _digest(on_host)})
     with replacing(path) as temporary:
@@ -102,7 +102,7 @@ def read_tensors(path: Path, format: str | None = None) -> TensorFile:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The description alone, without touching the tensors. Raises as `read_tensors` does."""
+    """Read the metadata without the tensors. Raises as `read_tensors` does."""
     with _open(path) as file:
         return _decode(path, file.metadata())
 
@@ -111,7 +111,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def create_tensors(
     path: Path, arrays: Mapping[str, tuple[type, tuple[int, ...]]], metadata: Mapping[str, Any]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield writable, file-backed arrays of the given dtypes and shapes, for data larger than memory.
+    """Yield writable memory-mapped arrays of the given dtypes and shapes, for data larger than memory.
 
     The file appears under its name, with its digest, when the block ends without an error.
     """
@@ -135,7 +135,7 @@ def create_tensors(
 
 
 def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, Any]) -> bytes:
-    """The opening of a safetensors file: the header's length, then JSON, padded to eight bytes."""
+    """The first bytes of a safetensors file: the length of the header, then JSON padded to eight bytes."""
     header: dict[str, Any] = {"__metadata__": _encode(metadata)}
     begin = 0
     for name, (dtype, shape) in specification.items():
@@ -156,7 +156,7 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _encode(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """One safetensors key: the library writes several in a random order, and bytes would differ."""
+    """All metadata under one key: safetensors writes several keys in a random order."""
     return {"ddpm": json.dumps(metadata, sort_keys=True)}
 
 
@@ -164,7 +164,7 @@ def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         return dict(json.loads((metadata or {})["ddpm"]))
     except (KeyError, TypeError, ValueError):
-        raise TensorFileError(f"{path} was not written by this project: it carries no description") from None
+        raise TensorFileError(f"{path} was not written by this project: it has no metadata") from None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Every random number of the project comes from here: a generator for (seed, purpose, index...).
+"""The source of every random number: a generator for each (seed, purpose, index...).
 
-Nothing is drawn from global state, so stopping and resuming anywhere changes nothing, and no part of the work
-depends on how many numbers another part has drawn.
+No generator is shared or global. Stopping and resuming therefore changes nothing, and no part of the work depends on
+how many numbers another part has drawn.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ import torch
 
 
 def seed_sequence(seed: int, purpose: str, *index: int) -> np.random.SeedSequence:
-    """The source of randomness for one purpose and index; different addresses are independent streams.
+    """The seed sequence of one purpose and index; different addresses give independent streams.
 
-    The whole address is hashed, because `SeedSequence` pads with zeros: (1,) and (1, 0) would be one stream.
+    The whole address is hashed because `SeedSequence` pads with zeros: (1,) and (1, 0) would be the same stream.
     """
     address = "/".join([str(seed), purpose, *map(str, index)])
     return np.random.SeedSequence(int.from_bytes(hashlib.sha256(address.encode()).digest()))
@@ -25,10 +25,10 @@ def torch_seed(seed: int, purpose: str, *index: int) -> int:
 
 
 def torch_generator(device: torch.device, seed: int, purpose: str, *index: int) -> torch.Generator:
-    """A torch generator on `device`. The numbers depend on the kind of device, CPU or CUDA."""
+    """A torch generator on `device`. Its numbers depend on the kind of device, CPU or CUDA."""
     return torch.Generator(device).manual_seed(torch_seed(seed, purpose, *index))
 
 
 def numpy_generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """A numpy generator, for what is drawn once and on the host: splits and orders."""
+    """A numpy generator, for numbers that are drawn once on the host: splits and orders."""
     return np.random.default_rng(seed_sequence(seed, purpose, *index))

@@ -215,8 +215,8 @@ def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("folder", "folder: a folder or a device of that name is in the way"),
-        ("/dev/stdout", "/dev/stdout: a folder or a device of that name is in the way"),
+        ("folder", "folder: a folder or a device has that name"),
+        ("/dev/stdout", "/dev/stdout: a folder or a device has that name"),
         ("file/more/x.txt", "x.txt: .*/file is a file"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Image sources, the packed dataset file, and the batch of every training step."""
+"""Image sources, the packed dataset file, and the batches of training."""

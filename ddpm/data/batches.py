@@ -1,4 +1,4 @@
-"""Which images a training step sees."""
+"""The batch of each training step."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,22 +16,23 @@ from ddpm.params import Train
 class Batches:
     """The training images in an endless sequence of shuffled epochs, cut into steps and micro-batches.
 
-    Epoch e's order comes from (seed, "order", e), so the batch of any step is known without those before it.
+    The order of epoch e comes from (seed, "order", e), so the batch of a step does not depend on earlier steps.
     """
 
     def __init__(self, dataset: Dataset, settings: Train, value_range: Sequence[float], device: torch.device) -> None:
         self.device = device
         self._images = hold(dataset.images, device)
         self._labels = dataset.labels
-        self._unlabelled = len(dataset.classes)  # the label of no class
+        self._unlabelled = len(dataset.classes)  # the label that means no class
         self._settings = settings
         self._value_range = value_range
         self._order = lru_cache(maxsize=2)(self._shuffle)  # a batch may span two epochs
 
     def get(self, step: int, micro: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """The images x_0 of a micro-batch, float32 (N, C, H, W), each flipped with probability 1/2 if so set.
+        """The images x_0 of a micro-batch, float32 (N, C, H, W), and with label dropout their labels, int64 (N,).
 
-        With label dropout also their labels, int64 (N,), each replaced by that of no class with that probability.
+        With horizontal_flip, each image is flipped with probability 1/2. With label dropout, each label is replaced by
+        the one that means no class with that probability.
         """
         chosen = torch.from_numpy(self.indices(step, micro))
         if self._images.device.type != self.device.type:
@@ -50,11 +51,11 @@ class Batches:
         return x_0, labels.masked_fill(dropped, self._unlabelled)
 
     def indices(self, step: int, micro: int) -> np.ndarray:
-        """Positions in the dataset, int64 (batch_size / accumulate,), for step 1, 2, ... and micro 0, 1, ..."""
+        """Indices into the dataset, int64 (batch_size / accumulate,), for step 1, 2, ... and micro-batch 0, 1, ..."""
         size = self._settings.batch_size // self._settings.accumulate
         first = (step - 1) * self._settings.batch_size + micro * size
-        epochs, places = np.divmod(np.arange(first, first + size), len(self._images))
-        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        epochs, indices = np.divmod(np.arange(first, first + size), len(self._images))
+        return np.concatenate([self._order(int(epoch))[indices[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return rng.numpy_generator(self._settings.seed, "order", epoch).permutation(len(self._images))

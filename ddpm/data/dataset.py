@@ -1,4 +1,4 @@
-"""The packed dataset: one file per split, images and labels, memory-mapped when read."""
+"""The packed dataset: one file of images and labels per split, memory-mapped when read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Dataset:
     labels: Tensor  # int64 (N,), indices into classes
     classes: Sequence[str]
     digest: str  # sha256 of images and labels
-    source: dict[str, Any]  # where the images came from: name, split, and the digest of a folder's files
+    source: dict[str, Any]  # origin of the images: name, split, and the digest of the files of a folder
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -38,7 +38,7 @@ def write(
     image_shape: tuple[int, int, int],
     source: dict[str, Any],
 ) -> None:
-    """Write a split image by image: uint8 arrays (C, H, W), as many as there are labels, into one file."""
+    """Write a split into one file, image by image: one uint8 array (C, H, W) for each label."""
     count = len(labels)
     arrays = {"images": (np.uint8, (count, *image_shape)), "labels": (np.int64, (count,))}
     metadata = {"format": FORMAT, "classes": list(classes), "source": source}
@@ -49,7 +49,7 @@ def write(
 
 
 def read(path: Path) -> Dataset:
-    """Open a split; images stay on disk until they are touched. Raises as `files.read_tensors` does."""
+    """Read a split; images stay on disk until they are used. Raises as `files.read_tensors` does."""
     file = files.read_tensors(path, FORMAT)
     metadata = file.metadata
     return Dataset(file.tensors["images"], file.tensors["labels"], metadata["classes"], file.digest, metadata["source"])

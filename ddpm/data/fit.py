@@ -1,4 +1,4 @@
-"""From a picture of any size and mode to a square uint8 array."""
+"""Pictures of any size and mode to square uint8 arrays."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def fit(picture: "Image.Image", settings: Data) -> np.ndarray:
-    """uint8 (channels, image_size, image_size).
+    """Fit a picture to `settings`: uint8 (channels, image_size, image_size).
 
-    `pad` keeps the proportions, never enlarges, and centres on black; `resize` stretches to the square; `crop` scales
-    the shorter side to the size and keeps the centre.
+    `pad` keeps the proportions, never enlarges, and centres the picture on black. `resize` stretches it to the square.
+    `crop` scales the shorter side to the size and keeps the centre.
     """
     from PIL import Image, ImageOps
 
@@ -43,7 +43,7 @@ def _centred(picture: "Image.Image", size: tuple[int, int]) -> "Image.Image":
 
 
 def _in_mode(picture: "Image.Image", mode: str) -> "Image.Image":
-    """Grey or RGB. What is transparent becomes black; 16-bit grey keeps its upper eight bits."""
+    """Convert to grey or RGB. Transparent pixels become black; 16-bit grey keeps its upper eight bits."""
     from PIL import Image
 
     if picture.mode.startswith("I;16"):

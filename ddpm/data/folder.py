@@ -1,4 +1,4 @@
-"""Image files in a folder or a .zip: which there are, their labels and splits, their bytes."""
+"""Image files in a folder or a .zip: their labels, splits and contents."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix says: Pillow's others include programs to run
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix is: some other formats of Pillow run programs
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file: its path inside the folder or archive, and what the path says of it."""
+    """One file: its path inside the folder or archive, and the split and label that follow from the path."""
 
     path: PurePosixPath
     split: Literal["train", "test"] | None
@@ -33,32 +33,32 @@ class Files:
 
     where: Path
     archive: zipfile.ZipFile | None
-    names: Mapping[PurePosixPath, str]  # in the archive, by the path that unpacking would give
+    names: Mapping[PurePosixPath, str]  # in the archive, by the path that unpacking gives
     images: tuple[ImageFile, ...]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int) -> "Image.Image":
-        """The decoded picture, upright as its orientation tag says. Raises `UsageError` that names the file."""
+    def __getitem__(self, index: int) -> "Image.Image":
+        """The decoded picture, rotated by its orientation tag. Raises `UsageError` that names the file."""
         from PIL import Image, ImageOps, UnidentifiedImageError
 
-        path = self.images[place].path
+        path = self.images[index].path
         content = self.read(path)
         try:
             picture = Image.open(BytesIO(content), formats=FORMATS)
             ImageOps.exif_transpose(picture, in_place=True)  # decodes it, too
         except UnidentifiedImageError:
-            raise UsageError(f"{self.where}/{path}: its contents are no image") from None
-        except Exception as error:  # on damaged bytes decoders raise almost anything
+            raise UsageError(f"{self.where}/{path}: its contents are not an image") from None
+        except Exception as error:  # decoders raise errors of any kind on damaged bytes
             raise UsageError(f"{self.where}/{path}: {error}") from error
         return picture
 
     def read(self, path: PurePosixPath) -> bytes:
-        """A file's bytes. Raises `UsageError` that names it."""
+        """The bytes of a file. Raises `UsageError` that names it."""
         try:
             return (self.where / path).read_bytes() if self.archive is None else self.archive.read(self.names[path])
-        except Exception as error:  # so do archives: damaged, encrypted, or compressed in an unknown way
+        except Exception as error:  # so do archives that are damaged, encrypted, or compressed in an unknown way
             raise UsageError(f"{self.where}/{path}: {error}") from error
 
     def digest(self) -> str:
@@ -76,15 +76,14 @@ class Files:
 def listing(where: Path) -> Files:
     """Find the images of a folder or .zip, in the order of their paths.
 
-    One folder around all others, as archives often have it, is passed over. `train/` and `test/` count as splits where
-    both are there; one alone is such an enclosing folder. The first folder below is the label; images in no folder
-    share the label `images`. Hidden files are passed over, links are followed.
-    Raises `UsageError` where there are none.
+    A single folder around all others, common in archives, is skipped. `train/` and `test/` are splits if both exist;
+    one alone is such a single folder. The next folder is the label; images in no folder have the label `images`. Hidden
+    files are skipped, and links are followed. Raises `UsageError` if there are no images.
     """
     archive, names = None, dict[PurePosixPath, str]()
     if where.is_dir():
-        inside = (Path(place, name) for place, _, files in os.walk(where, followlinks=True) for name in files)
-        # A link to nothing is kept, and named when it is read: its image is missing.
+        inside = (Path(folder, name) for folder, _, files in os.walk(where, followlinks=True) for name in files)
+        # A broken link is kept, so that reading it raises an error that names it.
         paths = [PurePosixPath(path.relative_to(where)) for path in inside if path.is_file() or path.is_symlink()]
     elif where.suffix.lower() == ".zip" and where.is_file():
         try:
@@ -102,7 +101,7 @@ def listing(where: Path) -> Files:
 
 
 def _unpacked(name: str) -> PurePosixPath:
-    """Where unpacking would put it. Some archivers write ./a, /a or a\\b; of equal paths the last one stays."""
+    """The path that unpacking gives. Some archivers write ./a, /a or a\\b; of equal paths the last one wins."""
     return PurePosixPath(name.replace("\\", "/").lstrip("/"))
 
 
@@ -122,7 +121,7 @@ def _described(paths: list[PurePosixPath]) -> Iterator[ImageFile]:
         split: Literal["train", "test"] | None = None
         if has_splits:
             if not folders or folders[0] not in ("train", "test"):
-                raise UsageError(f"{path} lies beside train/ and test/, in neither")
+                raise UsageError(f"{path} lies beside train/ and test/: move it into one of them")
             split = "train" if folders[0] == "train" else "test"
             folders = folders[1:]
         yield ImageFile(path, split, folders[0] if folders else "images")

@@ -1,4 +1,4 @@
-"""Raw images to the packed file of a split, all of it or nothing."""
+"""Raw images to the packed file of a split, which is written whole or not at all."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where images come from: the digits of scikit-learn, torchvision's datasets, a folder or a .zip of image files."""
+"""Image sources: the digits of scikit-learn, torchvision's datasets, and folders or .zip files of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,52 +16,52 @@ from ddpm.params import Data
 if TYPE_CHECKING:
     from PIL import Image
 
-TEST_FRACTION = 0.15  # of the images of a source that brings no test split
+TEST_FRACTION = 0.15  # share of the images in the test split, for a source without one
 
 
 class Pictures(Protocol):
-    """Images by position, decoded when they are asked for."""
+    """Images by index, decoded on access."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int) -> "Image.Image": ...
+    def __getitem__(self, index: int) -> "Image.Image": ...
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, still of any size and mode."""
+    """The images of one split, of any size and mode."""
 
     pictures: Pictures
-    places: np.ndarray  # int64, which of the pictures belong to the split
+    indices: np.ndarray  # int64 (N,), of the pictures in this split
     labels: np.ndarray  # int64 (N,), indices into classes
     classes: Sequence[str]
     source: dict[str, Any]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def picture(self, place: int) -> "Image.Image":
-        """The split's image number `place`. Raises `UsageError` that names it where it cannot be decoded."""
-        return self.pictures[int(self.places[place])]
+    def picture(self, index: int) -> "Image.Image":
+        """Image number `index` of the split. Raises `UsageError` that names the image if it cannot be decoded."""
+        return self.pictures[int(self.indices[index])]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Pictures that lie in memory: uint8 (N, H, W) or (N, H, W, 3)."""
+    """Pictures in memory: uint8 (N, H, W) or (N, H, W, 3)."""
 
     values: np.ndarray
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, place: int) -> "Image.Image":
+    def __getitem__(self, index: int) -> "Image.Image":
         from PIL import Image
 
-        return Image.fromarray(self.values[place])
+        return Image.fromarray(self.values[index])
 
 
 def load(settings: Data, root: Path) -> tuple[Split, Split]:
-    """The train and the test split of the source; `root` is where datasets lie or are downloaded to.
+    """Load the training and the test split of the source. `root` is the folder of datasets and downloads.
 
     Raises `UsageError` that says what is missing and where to put it.
     """
@@ -75,7 +75,7 @@ def load(settings: Data, root: Path) -> tuple[Split, Split]:
 
 
 def stratified(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the train and of the test images, each class divided in the same proportion, at random by the seed."""
+    """Indices of the training and of the test images: a random split by the seed, with equal proportions per class."""
     count = len(labels)
     tests = max(round(count * TEST_FRACTION), 1)
     if count < 2:
@@ -83,7 +83,7 @@ def stratified(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     shuffled = rng.numpy_generator(seed, "split").permutation(count)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     test = np.zeros(count, dtype=bool)
-    test[by_class[(2 * np.arange(tests) + 1) * count // (2 * tests)]] = True  # evenly spaced, so of every class
+    test[by_class[(2 * np.arange(tests) + 1) * count // (2 * tests)]] = True  # evenly spaced, hence from every class
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
@@ -114,12 +114,12 @@ def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
         raise UsageError(f"data.digest = {settings.digest}: the images in {files.where} have {digest}; they changed")
     source = {"name": "folder", "files_sha256": digest}
     classes = sorted({image.label for image in files.images})
-    place_of = {label: place for place, label in enumerate(classes)}
-    labels = np.array([place_of[image.label] for image in files.images], dtype=np.int64)
+    index_of = {label: index for index, label in enumerate(classes)}
+    labels = np.array([index_of[image.label] for image in files.images], dtype=np.int64)
     if all(image.split is None for image in files.images):
         return _divided(files, labels, classes, source, settings)
     train, test = (
-        np.array([place for place, image in enumerate(files.images) if image.split == split], dtype=np.int64)
+        np.array([index for index, image in enumerate(files.images) if image.split == split], dtype=np.int64)
         for split in ("train", "test")
     )
     return (
@@ -140,13 +140,13 @@ def _torchvision(name: str, root: Path) -> tuple[Split, Split]:
     splits = []
     for split in ("train", "test"):
         try:
-            dataset = kind(root, train=split == "train", download=True)  # downloads only what is not there
+            dataset = kind(root, train=split == "train", download=True)  # downloads only what is missing
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
-            place = "cifar-10-batches-py/" if name == "cifar10" else f"{kind.__name__}/raw/"
+            folder_name = "cifar-10-batches-py/" if name == "cifar10" else f"{kind.__name__}/raw/"
             raise UsageError(
-                f"data.source = {name!r}: {kind.__name__} is not whole under {root} and could not be downloaded "
-                f"({error}). Set runtime.data_root to the folder that holds {place}, or remove {root / place} and run "
-                f"this once with a network"
+                f"data.source = {name!r}: {kind.__name__} is not complete under {root} and could not be downloaded "
+                f"({error}). Set runtime.data_root to the folder that holds {folder_name}, or remove "
+                f"{root / folder_name} and run this once with a network connection"
             ) from error
         values, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
         classes = [str(label) for label in dataset.classes]

@@ -1,1 +1,1 @@
-"""How good samples are: feature extractors, fidelity metrics, nearest neighbours."""
+"""Evaluation: extractors, fidelity metrics, likelihood, nearest neighbours."""

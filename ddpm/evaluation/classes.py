@@ -1,4 +1,4 @@
-"""Which classes the samples show, in the classifier's eyes."""
+"""The classes of the samples, as the classifier predicts them."""
 
 import torch
 from torch import Tensor
@@ -6,20 +6,20 @@ from torch import Tensor
 from ddpm.evaluation.features import Features
 
 
-def agreement(samples: Features, real: Features, asked: Tensor | None) -> dict[str, float]:
-    """How the samples' classes compare with real images', and with those asked for, int64 (N,), if any.
+def agreement(samples: Features, real: Features, labels: Tensor | None) -> dict[str, float]:
+    """Compare the classes of the samples with those of real images, and with labels, int64 (N,), if given.
 
-    `class_distance` is the total variation between the shares of the classes, 0 (the same) to 1; `label_agreement`
-    the part of the samples whose most likely class is the one asked for.
+    `class_distance` is the total variation between the class shares, from 0 (equal) to 1. `label_agreement` is the
+    share of the samples whose most likely class is their label.
     """
-    seen = samples.logits.argmax(1)
+    predicted = samples.logits.argmax(1)
     result = {"class_distance": float((shares(samples) - shares(real)).abs().sum() / 2)}
-    if asked is not None:
-        result["label_agreement"] = float((seen == asked).double().mean())
+    if labels is not None:
+        result["label_agreement"] = float((predicted == labels).double().mean())
     return result
 
 
 def shares(features: Features) -> Tensor:
-    """The part of the images that is of each class, float64 (classes,)."""
+    """The share of each class among the images, float64 (classes,)."""
     counts = torch.bincount(features.logits.argmax(1), minlength=features.logits.shape[1])
     return counts.double() / len(features)

@@ -21,18 +21,18 @@ INCEPTION = "inception-v3-compat"
 FORMAT = "ddpm-extractor-1"
 
 _BATCH = 256
-_SHIFT = 1 / 16  # of the image's side: the largest random translation while the classifier trains
+_SHIFT = 1 / 16  # of the image size: the largest random translation while the classifier trains
 
 
 class WeightsError(UsageError):
-    """Inception's weights are not to be had; the message says what to download and where to put it."""
+    """Inception's weights are not available; the message says what to download and where to put it."""
 
 
 class ClassifierNetwork(nn.Module):
     """A small convolutional network: uint8 images (N, C, H, W) to features (N, 4c) and logits (N, classes).
 
-    Three pairs of convolutions with c, 2c and 4c channels, halving the image between them while it has more than
-    two pixels, then the mean over positions.
+    Three pairs of convolutions with c, 2c and 4c channels, average pooling between the pairs, and the mean over
+    positions.
     """
 
     def __init__(self, image_channels: int, classes: int, channels: int) -> None:
@@ -54,7 +54,7 @@ class ClassifierNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen network from uint8 images to the features and logits that metrics are made of."""
+    """A frozen network from uint8 images to the features and logits of the metrics."""
 
     kind: Literal["classifier", "inception"]
     network: nn.Module
@@ -128,7 +128,7 @@ def train_classifier(
 
 
 def fetch_inception(weights: Path | None, path: Path) -> None:
-    """Write torch-fidelity's InceptionV3 to `path`, from a local file or, without one, downloaded.
+    """Write torch-fidelity's InceptionV3 to `path`, from a local file or, if `weights` is None, from a download.
 
     Raises `WeightsError` that says where the weights come from and where to put them.
     """
@@ -145,14 +145,14 @@ def fetch_inception(weights: Path | None, path: Path) -> None:
         network = _inception(state)
     except FileNotFoundError:
         raise WeightsError(f"evaluate.weights = {str(weights)!r}: there is no such file. {advice}") from None
-    except Exception as error:  # torch reports a bad file or network in many ways, and all mean the same here
-        reason = str(error).partition("\n")[0]  # torch goes on to list every tensor
+    except Exception as error:  # torch raises errors of many kinds for a bad file or connection
+        reason = str(error).partition("\n")[0]  # the next lines list every tensor
         raise WeightsError(f"Inception's weights could not be loaded: {reason}. {advice}") from error
     files.write_tensors(path, network.state_dict(), {"format": FORMAT, "kind": "inception"})
 
 
 def load(path: Path, device: torch.device) -> Extractor:
-    """The extractor that `train_classifier` or `fetch_inception` wrote. Raises as `files.read_tensors` does."""
+    """Load the extractor that `train_classifier` or `fetch_inception` wrote. Raises as `files.read_tensors` does."""
     file = files.read_tensors(path, FORMAT)
     metadata = file.metadata
     network: nn.Module
@@ -166,7 +166,7 @@ def load(path: Path, device: torch.device) -> Extractor:
 
 
 def _inception(state: dict[str, Any]) -> nn.Module:
-    """torch-fidelity's network, which only takes its weights from a file of torch's own format."""
+    """torch-fidelity's network, which takes its weights only from a file in torch's format."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +177,7 @@ def _inception(state: dict[str, Any]) -> nn.Module:
 
 
 def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
-    """Translate a batch by up to 1/16 of its size, rounded to pixels; the border becomes black."""
+    """Translate a batch by up to 1/16 of its size, rounded to whole pixels; the border becomes black."""
     size = images.shape[-1]
     reach = max(round(size * _SHIFT), 1)
     down, right = (round(part * reach) for part in shift.tolist())

@@ -1,7 +1,7 @@
 """FID, KID, Inception Score, precision and recall of samples, computed by torch-fidelity.
 
-FID and the Inception Score depend on how many images they are computed from, so every number stands beside the same
-number for real images, from as many images and as many splits.
+FID and the Inception Score depend on the number of images. Each is therefore reported beside the same metric of real
+images, from as many images and as many splits.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NEIGHBOURHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Metrics of samples, the same of real images beside them, and how they were taken."""
+    """Metrics of samples and of real images, and the protocol of their measurement."""
 
     metrics: dict[str, float]
     protocol: dict[str, int]
@@ -24,12 +24,12 @@ class Fidelity:
 
 
 def measure(samples: Features, train: Features, test: Features, seed: int) -> Fidelity:
-    """Compare samples with training images; test images give the floor that no model need beat.
+    """Compare samples with training images; test images give the floor, the value for perfect samples.
 
-    `fid_floor` compares as many test images as there are (at most as many as samples) with the training images;
-    `fid_matched` is the samples' FID from that number of them. `is_real` is the score of as many training images as
-    there are samples. Subsets of KID are as large as both sides allow, and a metric that is not defined for so few
-    images is left out.
+    `fid_floor` is the FID of the test images (at most as many as there are samples) to the training images.
+    `fid_matched` is the FID of as many samples. `is_real` is the Inception Score of as many training images as there
+    are samples. The subsets of KID are as large as both sides allow. A metric that is not defined for so few images is
+    left out.
     """
     matched = min(len(samples), len(test))
     kid_size = min(KID_SUBSET_SIZE, len(samples), len(train))
@@ -107,8 +107,8 @@ def _precision_recall(samples: Features, real: Features) -> dict[str, float]:
 def _warnings(protocol: dict[str, int]) -> list[str]:
     features = protocol["features"]
     few = [
-        f"{name} is computed from {count} {what}, fewer than the {features} features: their covariance has no full "
-        f"rank, and the number says little" + (", so it is left out" if count < 2 else "")
+        f"{name} is computed from {count} {what}, fewer than the {features} features: their covariance is "
+        f"rank-deficient and the number means little" + (", so it is left out" if count < 2 else "")
         for name, count, what in (
             ("fid", protocol["samples"], "samples"),
             ("fid", protocol["real_train"], "training images"),

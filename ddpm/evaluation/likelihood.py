@@ -14,20 +14,20 @@ from ddpm.diffusion.process import Sigma
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The bound's terms, each a mean over images, in bits per dimension, float64 on the host."""
+    """The terms of the bound, each a mean over images, in bits per dimension, float64 on the host."""
 
-    terms: Tensor  # (T,): L_0 of equation (5) at place 0, L_(t-1) at place t - 1
+    terms: Tensor  # (T,): L_(t-1) of equation (5) at index t - 1
     prior: float  # L_T
-    x_0_error: Tensor  # (T,): the mean square error of the predicted x_0, in the value range's units
+    x_0_error: Tensor  # (T,): the mean squared error of the predicted x_0, in units of the value range
 
     @property
     def distortion(self) -> float:
-        """L_0: what it takes to name x_0, given x_1."""
+        """L_0: the bits to encode x_0 given x_1."""
         return float(self.terms[0])
 
     @property
     def rate(self) -> float:
-        """L_1 + .. + L_T: what it takes to send x_1."""
+        """L_1 + .. + L_T: the bits to encode x_1."""
         return float(self.terms[1:].sum()) + self.prior
 
     @property
@@ -47,9 +47,9 @@ def measure(
 ) -> Likelihood:
     """The bound for images x_0, float32 (N, C, H, W) in the value range, with fresh noise at each of the T times.
 
-    x_0 is clipped, as in the paper's code. `sigma` chooses the variance where it is fixed. Noise comes from (seed,
-    "likelihood", image), so it depends neither on the batch nor on how many images there are. `progress` hears after
-    each network evaluation how many images it had.
+    The predicted x_0 is clipped, as in the paper's code. `sigma` chooses a fixed variance. Noise comes from (seed,
+    "likelihood", image), so it depends neither on the batch nor on the number of images. `progress(n)` is called after
+    each network evaluation of n images.
     """
     process, device = denoiser.gaussian, denoiser.process.device
     timesteps = process.timesteps

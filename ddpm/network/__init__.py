@@ -1,1 +1,1 @@
-"""The U-Net of the paper, and the file that a trained one is kept in."""
+"""The networks, and the file of a trained model."""

@@ -1,4 +1,4 @@
-"""The minimal U-Net of the Hugging Face course: six convolutions, with sums for shortcuts."""
+"""The minimal U-Net of the Hugging Face course: six convolutions with additive skip connections."""
 
 from itertools import pairwise
 
@@ -9,9 +9,9 @@ from ddpm.params import BasicNetwork
 
 
 class BasicUNet(nn.Module):
-    """x_0_theta(x_t): images (N, C, H, H) to (N, C, H, H). It knows neither time nor class.
+    """x_0_theta(x_t): images (N, C, H, H) to (N, C, H, H), conditioned on neither time nor class.
 
-    With channels 32 and multipliers 1, 2, 2 it is the course's, of 309,057 parameters for grey images.
+    With channels 32 and multipliers 1, 2, 2 it is the course's network, with 309,057 parameters for grey images.
     """
 
     def __init__(self, settings: BasicNetwork, image_channels: int) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the paper's U-Net (Appendix B, and the authors' code where the text is silent)."""
+"""The layers of the paper's U-Net: Appendix B, and the authors' code for details that the text omits."""
 
 import math
 
@@ -10,7 +10,7 @@ from ddpm.params import UNetNetwork
 
 
 def initialised(layer: nn.Module, zero: bool = False) -> nn.Module:
-    """Xavier-uniform weights and zero biases, as in the paper's code; all zero for layers that close a residual."""
+    """Set Xavier-uniform weights and zero biases, as in the paper's code; with `zero`, all weights are zero, too."""
     for name, parameter in layer.named_parameters():
         if zero or name.endswith("bias"):
             nn.init.zeros_(parameter)
@@ -20,7 +20,7 @@ def initialised(layer: nn.Module, zero: bool = False) -> nn.Module:
 
 
 def conv(inputs: int, outputs: int, size: int = 3, zero: bool = False) -> nn.Module:
-    """A convolution that keeps the image's size."""
+    """A convolution that keeps the size of the image."""
     return initialised(nn.Conv2d(inputs, outputs, size, padding=size // 2), zero)
 
 
@@ -30,7 +30,7 @@ def norm(channels: int, settings: UNetNetwork) -> nn.GroupNorm:
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the time index, then two dense layers: (N,) to (N, 4 * channels)."""
+    """A sinusoidal embedding of the time index and two dense layers: (N,) to (N, 4 * channels)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,9 +43,10 @@ class TimeEmbedding(nn.Module):
 
 
 def sinusoids(index: Tensor, channels: int) -> Tensor:
-    """(N,) to float32 (N, channels): sines, then cosines, of frequencies falling from 1 to 1/10000.
+    """(N,) to float32 (N, channels): sines, then cosines, with frequencies that fall from 1 to 1/10000.
 
-    The Transformer's position encoding (Vaswani et al. 2017) in tensor2tensor's layout, which the paper's code uses.
+    This is the position encoding of the Transformer (Vaswani et al. 2017), in the layout of tensor2tensor as in the
+    paper's code.
     """
     half = channels // 2
     frequencies = torch.exp(torch.arange(half, device=index.device) * (-math.log(10_000) / (half - 1)))
@@ -54,7 +55,7 @@ def sinusoids(index: Tensor, channels: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around the time embedding, beside a shortcut: (N, inputs, H, W) to (N, outputs, H, W)."""
+    """Two convolutions with the time embedding added between them: (N, inputs, H, W) to (N, outputs, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, settings: UNetNetwork) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every position attends to every other, beside a shortcut: (N, C, H, W) to (N, C, H, W)."""
+    """Residual self-attention over all positions: (N, C, H, W) to (N, C, H, W)."""
 
     def __init__(self, channels: int, settings: UNetNetwork) -> None:
         super().__init__()
@@ -92,16 +93,16 @@ class SelfAttention(nn.Module):
             project(normalised).view(n, self.heads, c // self.heads, h * w).transpose(2, 3)  # (N, heads, HW, C/heads)
             for project in (self.query, self.key, self.value)
         )
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = F.scaled_dot_product_attention(query, key, value)  # (N, heads, HW, C/heads)
         return x + self.output(attended.transpose(2, 3).reshape(n, c, h, w))
 
 
 class Downsample(nn.Module):
-    """Halve an even image by a strided convolution: (N, C, H, W) to (N, C, H/2, W/2)."""
+    """A strided convolution that halves an even size: (N, C, H, W) to (N, C, H/2, W/2)."""
 
     def __init__(self, channels: int, settings: UNetNetwork) -> None:
         super().__init__()
-        # TensorFlow's SAME pads an even image on the right and the bottom only; a symmetric pad shifts the image.
+        # TensorFlow's SAME pads an even size on the right and the bottom only; symmetric padding shifts the image.
         self.pad = (0, 1, 0, 1) if settings.downsample == "asymmetric" else (1, 1, 1, 1)
         self.conv = initialised(nn.Conv2d(channels, channels, 3, stride=2))
 
@@ -110,7 +111,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double an image by its nearest pixels and smooth it: (N, C, H, W) to (N, C, 2H, 2W)."""
+    """Nearest-neighbour upsampling and a convolution: (N, C, H, W) to (N, C, 2H, 2W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

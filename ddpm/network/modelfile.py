@@ -1,4 +1,4 @@
-"""A trained model in one file that carries all it takes to rebuild and sample it."""
+"""A trained model in one file, with the description that rebuilds and samples it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,26 @@ from ddpm.network.unet import UNet
 from ddpm.params import BasicNetwork, Diffusion, Network
 
 FORMAT = "ddpm-model-1"
-_SILENT = {"heads", "groups", "norm_eps", "time", "downsample"}  # of a network: what its weights do not show
+_NOT_IN_SHAPES = {
+    "heads",
+    "groups",
+    "norm_eps",
+    "time",
+    "downsample",
+}  # settings that the shapes of weights do not show
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a model is, apart from its weights."""
+    """Everything about a model except its weights."""
 
     diffusion: Diffusion
     network: Network
     image_shape: tuple[int, int, int]  # (C, H, W)
-    classes: Sequence[str]  # of the images it was trained on
+    classes: Sequence[str]  # of the training images
 
     def build(self) -> UNet | BasicUNet:
-        """A new network with weights from torch's global generator."""
+        """A new network, its weights initialised by torch's global generator."""
         channels, size, _ = self.image_shape
         if isinstance(self.network, BasicNetwork):
             return BasicUNet(self.network, channels)
@@ -48,7 +54,7 @@ class Model:
 
 
 def save(path: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
-    """Write the weights, as `state_dict` gives them, with their description."""
+    """Write the weights (a `state_dict`) with their description."""
     metadata = {
         "format": FORMAT,
         "diffusion": description.diffusion.model_dump(),
@@ -60,9 +66,9 @@ def save(path: Path, description: Description, weights: Mapping[str, Tensor]) ->
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Model:
-    """Read a model in evaluation mode.
+    """Load a model in evaluation mode.
 
-    Raises `TensorFileError` for a file that is not there or holds no model of this format.
+    Raises `TensorFileError` if the file does not exist or holds no model of this format.
     """
     file = files.read_tensors(path, FORMAT)
     try:
@@ -81,31 +87,32 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
 
 
 def assemble(description: Description, network: nn.Module, digest: str, device: torch.device | str) -> Model:
-    """A model of a network that is there already, on its device."""
+    """A model of a network that is already on its device."""
     forward = process.from_settings(description.diffusion, device)
     return Model(description, network, Denoiser(network, forward, description.diffusion), digest)
 
 
 def initialise(network: nn.Module, path: Path) -> str:
-    """Start from the weights of a model file; return their sha256.
+    """Load the weights of a model file into the network; return their sha256.
 
-    Raises `TensorFileError` where the file holds no model, or one of another shape.
+    Raises `TensorFileError` if the file holds no model, or a model with other shapes.
     """
     file = files.read_tensors(path, FORMAT)
     try:
         network.load_state_dict(file.tensors)
     except RuntimeError as error:
-        raise files.TensorFileError(f"train.init = {path}: its network is another one. {error}") from None
+        raise files.TensorFileError(f"train.init = {path}: its network has other weights. {error}") from None
     return file.digest
 
 
 def check_compatible(path: Path, description: Description, whole: bool) -> None:
-    """Raise `TensorFileError` where the weights of a model file would mean something else in a described model.
+    """Raise `TensorFileError` if the weights of a model file would compute something else in the described model.
 
-    That is what a network does besides its weights; with `whole`, also the process, and what is predicted of it.
+    That is the case if settings differ that the shapes of the weights do not show; with `whole`, also if the process or
+    the prediction differs.
     """
     theirs, ours = files.read_tensors(path, FORMAT).metadata, {"network": description.network.model_dump()}
-    keys = {"network": _SILENT & ours["network"].keys()}
+    keys = {"network": _NOT_IN_SHAPES & ours["network"].keys()}
     if whole:
         ours["diffusion"] = description.diffusion.model_dump()
         keys["diffusion"] = ours["diffusion"].keys() | theirs["diffusion"].keys()

@@ -1,4 +1,4 @@
-"""The U-Net of the paper (Appendix B): levels on the way down, a middle, levels on the way up."""
+"""The U-Net of the paper (Appendix B): down levels, a middle, up levels, and skip connections between them."""
 
 import torch
 import torch.nn.functional as F
@@ -9,17 +9,16 @@ from ddpm.params import UNetNetwork
 
 
 class UNet(nn.Module):
-    """eps_theta(x_t, t): images (N, C, H, H) and time indices (N,) in 0..T-1, to (N, outputs, H, H).
+    """eps_theta(x_t, t): images (N, C, H, H) and time indices (N,) in 0..T-1 to (N, outputs, H, H).
 
-    A conditional one also takes labels (N,) in 0..classes-1, and `classes` for no class; without labels it takes
-    none to be known. With the paper's settings it has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256
-    images.
+    A conditional network also takes labels (N,) in 0..classes-1; the label `classes`, the default, means no class. With
+    the paper's settings the network has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256 images.
     """
 
     def __init__(self, settings: UNetNetwork, image_channels: int, image_size: int, outputs: int, classes: int) -> None:
-        """`classes` counts only where `settings.conditional`."""
+        """Build the levels; `classes` is ignored unless `settings.conditional`."""
         super().__init__()
-        self.knows_time = settings.time
+        self.uses_time = settings.time
         self.classes = classes
         plan = [settings.channels * multiplier for multiplier in settings.multipliers]
         sizes = [image_size // 2**level for level in range(len(plan))]
@@ -44,21 +43,21 @@ class UNet(nn.Module):
         self.last = conv(width, outputs, zero=True)
 
     def forward(self, x: Tensor, index: Tensor, labels: Tensor | None = None) -> Tensor:
-        embedding = self.time(index if self.knows_time else torch.zeros_like(index))
+        embedding = self.time(index if self.uses_time else torch.zeros_like(index))  # (N, 4 * channels)
         if self.label is not None:
             embedding = embedding + self.label(torch.full_like(index, self.classes) if labels is None else labels)
-        h = self.first(x)
+        h = self.first(x)  # (N, channels, H, H)
         skips = [h]
         for level in self.down:
-            h = level(h, embedding, skips)
+            h = level(h, embedding, skips)  # (N, C, H, H): every level but the last halves H
         h = self.middle(h, embedding)
         for level in self.up:
-            h = level(h, embedding, skips)
-        return self.last(F.silu(self.norm(h)))
+            h = level(h, embedding, skips)  # (N, C, H, H): every level but the last doubles H
+        return self.last(F.silu(self.norm(h)))  # (N, outputs, H, H)
 
 
 class DownLevel(nn.Module):
-    """Residual blocks at one size, each perhaps with attention, then the step to half the size."""
+    """Residual blocks at one size, with attention if chosen, then downsampling."""
 
     def __init__(self, inputs: int, channels: int, attention: bool, downsample: bool, settings: UNetNetwork) -> None:
         super().__init__()
@@ -79,7 +78,7 @@ class DownLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block at the smallest size."""
+    """A residual block, attention and a residual block at the smallest size."""
 
     def __init__(self, channels: int, settings: UNetNetwork) -> None:
         super().__init__()
@@ -92,7 +91,7 @@ class Middle(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One residual block more than on the way down, each beside what that way kept, then the step to twice the size."""
+    """One residual block more than in the down level, each concatenated with a skip connection, then upsampling."""
 
     def __init__(
         self, inputs: int, skips: list[int], channels: int, attention: bool, upsample: bool, settings: UNetNetwork
@@ -107,7 +106,7 @@ class UpLevel(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         for block, attend in zip(self.blocks, self.attentions, strict=True):
-            h = attend(block(torch.cat([h, skips.pop()], dim=1), embedding))
+            h = attend(block(torch.cat([h, skips.pop()], dim=1), embedding))  # widths of h and skip add up
         return self.upsample(h)
 
 

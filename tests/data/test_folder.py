@@ -90,7 +90,7 @@ def test_classes_may_be_called_train_or_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stray", ["3.png", "val/3.png"])
 def test_an_image_beside_the_splits_is_named(tmp_path: Path, stray: str) -> None:
     for where in both(tmp_path, dict.fromkeys(["train/1.png", "test/2.png", stray], IMAGE)):
-        with pytest.raises(UsageError, match=f"^{stray} lies beside train/ and test/, in neither"):
+        with pytest.raises(UsageError, match=f"^{stray} lies beside train/ and test/: move it into one of them"):
             folder.listing(where)
 
 
@@ -299,7 +299,7 @@ def test_whatever_a_decoder_raises_names_the_image(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("name", ["a/empty.png", "b/text.png"])
 def test_what_is_no_image_is_said_in_words(tmp_path: Path, name: str) -> None:
     for where in both(tmp_path, {name: BAD[name]}):
-        with pytest.raises(UsageError, match=rf"^{where}/{name}: its contents are no image$"):
+        with pytest.raises(UsageError, match=rf"^{where}/{name}: its contents are not an image$"):
             folder.listing(where)[0]
 
 

@@ -32,7 +32,7 @@ def pixels(split: sources.Split) -> np.ndarray:
 def test_digits_are_divided_once_and_wholly(settings: Settings, tmp_path: Path) -> None:
     train, test = sources.load(settings(), tmp_path)
     assert (len(train), len(test)) == (1527, 270)  # 15 % of 1797
-    assert sorted([*train.places, *test.places]) == list(range(1797))
+    assert sorted([*train.indices, *test.indices]) == list(range(1797))
     assert train.classes == test.classes == [str(n) for n in range(10)]
     assert (train.source, test.source) == ({"name": "digits", "split": "train"}, {"name": "digits", "split": "test"})
 
@@ -42,8 +42,8 @@ def test_digits_are_those_of_scikit_learn(settings: Settings, tmp_path: Path) ->
 
     digits = load_digits()
     for split in sources.load(settings(), tmp_path):
-        np.testing.assert_allclose(pixels(split), digits.images[split.places] / 16 * 255, atol=0.5)
-        np.testing.assert_array_equal(split.labels, digits.target[split.places])
+        np.testing.assert_allclose(pixels(split), digits.images[split.indices] / 16 * 255, atol=0.5)
+        np.testing.assert_array_equal(split.labels, digits.target[split.indices])
 
 
 def test_every_class_is_divided_in_the_same_proportion(settings: Settings, tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_every_class_is_divided_in_the_same_proportion(settings: Settings, tmp_p
 
 def test_the_same_seed_gives_the_same_split_and_another_one_another(settings: Settings, tmp_path: Path) -> None:
     (one, _), (again, _), (other, _) = (sources.load(settings(seed=seed), tmp_path) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.places, again.places)
-    assert not np.array_equal(one.places, other.places)
+    np.testing.assert_array_equal(one.indices, again.indices)
+    assert not np.array_equal(one.indices, other.indices)
 
 
 def test_the_split_is_drawn_within_classes() -> None:
@@ -112,7 +112,7 @@ def test_a_data_set_that_cannot_be_downloaded_is_an_error_that_says_where_to_put
     with pytest.raises(UsageError) as caught:
         sources.load(settings(source=name, seed=None), tmp_path / "root")
     assert str(caught.value).startswith(f"data.source = '{name}': ")
-    assert f"is not whole under {tmp_path}/root and could not be downloaded" in str(caught.value)
+    assert f"is not complete under {tmp_path}/root and could not be downloaded" in str(caught.value)
     assert f"Set runtime.data_root to the folder that holds {place}, " in str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_a_data_set_with_files_missing_is_an_error(
 ) -> None:
     no_network(monkeypatch)
     write_idx(tmp_path, "mnist", {"train": 3})
-    with pytest.raises(UsageError, match="MNIST is not whole under"):
+    with pytest.raises(UsageError, match="MNIST is not complete under"):
         sources.load(settings(source="mnist", seed=None), tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_files_that_an_interrupted_download_cut_off_are_an_error(
     write_idx(tmp_path, "kmnist", {"train": 40, "t10k": 40})
     path = tmp_path / "KMNIST" / "raw" / f"t10k-{kind}-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UsageError, match=rf"KMNIST is not whole under .* remove {tmp_path}/KMNIST/raw and run"):
+    with pytest.raises(UsageError, match=rf"KMNIST is not complete under .* remove {tmp_path}/KMNIST/raw and run"):
         sources.load(settings(source="kmnist", seed=None), tmp_path)
 
 
@@ -159,14 +159,14 @@ def test_a_folder_and_its_archive_are_the_same_source(settings: Settings, tmp_pa
     of_archive = sources.load(settings(source="folder", path="pets.zip"), tmp_path)
     for one, other in zip(of_folder, of_archive, strict=True):
         assert one.source == other.source
-        np.testing.assert_array_equal(one.places, other.places)
+        np.testing.assert_array_equal(one.indices, other.indices)
         np.testing.assert_array_equal(pixels(one), pixels(other))
 
 
 def test_another_seed_divides_a_folder_otherwise(settings: Settings, tmp_path: Path) -> None:
     folder_of(tmp_path / "pets", FILES)
     one, other = (sources.load(settings(source="folder", path="pets", seed=seed), tmp_path)[1] for seed in (0, 1))
-    assert not np.array_equal(one.places, other.places)
+    assert not np.array_equal(one.indices, other.indices)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
