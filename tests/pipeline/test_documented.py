@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_the_commands_of_a_page_run_in_their_order(beside: Project, page: str) -
             wait_for_queue(beside)
         for command in filter(is_server, block):
             answers(beside, command)
+
+
+@pytest.mark.slow
+def test_the_python_example_of_the_readme_runs(beside: Project) -> None:
+    [example] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    beside.run(sys.executable, "-c", example)
+    assert (beside.path / "sixteen.png").is_file()
 
 
 def is_server(command: str) -> bool:
