@@ -1,7 +1,4 @@
-"""A model as a folder that diffusers' `DDPMPipeline` loads, and a model from such a folder.
-
-The folder is written and read here: neither needs diffusers.
-"""
+"""Models to and from the folders of diffusers' `DDPMPipeline`, without diffusers itself."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +18,7 @@ from ddpm.network.layers import sinusoids
 from ddpm.network.modelfile import Description
 from ddpm.params import Gaussian, UNetNetwork
 
-_NAMES = (  # ours to theirs
+_NAMES = (  # our name, name in diffusers
     (r"^time\.dense_", "time_embedding.linear_"),
     (r"^first\.", "conv_in."),
     (r"^norm\.", "conv_norm_out."),
@@ -41,7 +38,7 @@ _NAMES = (  # ours to theirs
     (r"\.value\.", ".to_v."),
     (r"\.output\.", ".to_out.0."),
 )
-_OLD_NAMES = (  # theirs before version 0.15 to theirs
+_OLD_NAMES = (  # name in diffusers before version 0.15, name since then
     (r"\.query\.", ".to_q."),
     (r"\.key\.", ".to_k."),
     (r"\.value\.", ".to_v."),
@@ -53,10 +50,10 @@ _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 def export(
     description: Description, state: Mapping[str, Tensor], folder: Path, sigma: str | None = None, clip: bool = True
 ) -> None:
-    """Write a model, its weights as `state_dict` gives them, as a folder for `DDPMPipeline.from_pretrained`.
+    """Write a model, given its `state_dict`, as a folder for `DDPMPipeline.from_pretrained`.
 
-    The folder also says how to sample: `clip`, and where the model has learned no variance `sigma`, large unless it is
-    small. Raises `UsageError` that names what diffusers cannot express.
+    The folder also holds the sampling settings: `clip`, and for a fixed variance `sigma` (default: large). Raises
+    `UsageError` that names everything that diffusers cannot express.
     """
     diffusion, network, image_shape = description.diffusion, description.network, description.image_shape
     if not isinstance(diffusion, Gaussian):
@@ -66,7 +63,7 @@ def export(
     obstacles = [*scheduler.obstacles(diffusion, sigma), *unet2d.obstacles(network, image_shape[1])]
     refuse("diffusers cannot express this model", obstacles)
     if folder.is_file():
-        raise UsageError(f"{folder}: a file of that name is in the way")
+        raise UsageError(f"{folder}: a file has that name")
     outputs = len(state["last.bias"])
     with files.replacing(folder / "unet" / _WEIGHTS[0]) as temporary:
         save_file(_exported(network, state), temporary, {"format": "pt"})
@@ -77,9 +74,9 @@ def export(
 
 
 def _exported(network: UNetNetwork, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under diffusers' names, its attention with matrices for convolutions of size 1."""
+    """The weights under diffusers' names; convolutions of size 1 in attention become matrices."""
     state = dict(state)
-    if not network.time:  # theirs cannot but hear the time: let it hear the same at every time
+    if not network.time:  # diffusers always conditions on t, so fold the embedding of t = 0 into the bias
         weight, bias = state["time.dense_1.weight"], state["time.dense_1.bias"]
         first = sinusoids(torch.zeros(1, device=weight.device), network.channels)
         state["time.dense_1.bias"] = bias + (weight * first).sum(1)
@@ -96,9 +93,9 @@ def _write(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> Imported:
-    """A model from a folder of diffusers, of today's layout or with everything at the top as the first ones had it.
+    """Read a model from a folder of diffusers, with subfolders or in the early layout with all files at the top.
 
-    Raises `UsageError` that names what our process or our U-Net cannot express.
+    Raises `UsageError` that names everything that our process or our U-Net cannot express.
     """
     places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
     config = _config(places["scheduler"] / "scheduler_config.json", scheduler.CLASSES)
@@ -116,20 +113,20 @@ def read(folder: Path) -> Imported:
     path = next(filter(Path.is_file, candidates), candidates[0])
     found = {renamed(name, _OLD_NAMES): tensor for name, tensor in weights.read(path).items()}
     state = weights.adopted(description, found, lambda name: renamed(name, _NAMES), path)
-    if unet.flip_sin_to_cos:  # the cosines come first there, and last in ours
+    if unet.flip_sin_to_cos:  # there the cosines come first, in our embedding last
         state["time.dense_1.weight"] = state["time.dense_1.weight"].roll(unet.block_out_channels[0] // 2, 1)
     return Imported(description, state, scheduler.sampling(process))
 
 
 def _config(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"{path.parent} is no model of diffusers: there is no {path.name}")
+        raise UsageError(f"{path.parent} is not a model of diffusers: {path.name} is missing")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not readable as keys and values: {error}") from None
+        raise UsageError(f"{path} is not a JSON object: {error}") from None
     if not isinstance(config, dict):
-        raise UsageError(f"{path} is not readable as keys and values: it holds none")
+        raise UsageError(f"{path} is not a JSON object")
     if config.get("_class_name") not in classes:
         raise UsageError(f"{path}: _class_name = {config.get('_class_name')!r}: must be {' or '.join(classes)}")
     return config

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from ddpm.errors import UsageError
 from ddpm.interop import weights
 from ddpm.interop.weights import Imported
 
-_NAMES = (  # ours to theirs
+_NAMES = (  # our name, name in the checkpoint
     (r"^time\.dense_1\.", "temb.dense.0."),
     (r"^time\.dense_2\.", "temb.dense.1."),
     (r"^first\.", "conv_in."),
@@ -29,44 +30,54 @@ _NAMES = (  # ours to theirs
     (r"\.value\.", ".v."),
     (r"\.output\.", ".proj_out."),
 )
-_ATTENTION = 16  # the feature-map size that has it, in every model of the paper
+_ATTENTION = 16  # feature-map size with attention, in every model of the paper
+_DIFFUSION = {
+    "process": "gaussian",
+    "timesteps": 1000,
+    "schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "prediction": "eps",
+    "value_range": [-1.0, 1.0],
+}
 
 
 def read(path: Path) -> Imported:
-    """A model from a file of the paper's U-Net, .ckpt, .pt or .safetensors.
+    """Read a model from a file of the paper's U-Net: .ckpt, .pt or .safetensors.
 
-    The names and shapes tell the architecture, and the image size because attention stands at 16 x 16. What they
-    cannot tell is the paper's: 32 groups, one head, eps predicted in 1000 linear steps. Dropout is 0.
-    Raises `UsageError`.
+    Names and shapes determine the architecture, and the image size follows from attention at 16 x 16. Everything else
+    is the paper's: 32 groups, one head, eps predicted in 1000 linear steps. Dropout is 0. Raises `UsageError`.
     """
     found = weights.read(path)
     if "temb.dense.0.weight" not in found:
         raise UsageError(
-            f"{path} has not the names of the paper's U-Net, such as temb.dense.0.weight; for a model of diffusers "
-            f"name its folder"
+            f"{path} does not have the names of the paper's U-Net, such as temb.dense.0.weight; for a model of "
+            f"diffusers, pass its folder"
         )
-    first, last = _shape(path, found, "conv_in.weight"), _shape(path, found, "conv_out.weight")
+    (outputs, *_), (_, channels, *_) = _shape(path, found, "conv_out.weight"), _shape(path, found, "conv_in.weight")
     levels = _count(found, r"down\.(\d+)\.")
+    network = _network(path, found, levels)
+    size = _ATTENTION * 2 ** _attention_level(path, found, levels)
+    variance = "fixed" if outputs == channels else "learned"
+    description = weights.described(path, _DIFFUSION | {"variance": variance}, network, (channels, size, size))
+    # The paper samples CIFAR-10 with the large variance and images of 256 x 256 with the small one.
+    fixed = "large" if size == 32 else "small"
+    sampling = {"sigma": fixed if variance == "fixed" else None, "clip": True}
+    return Imported(description, weights.adopted(description, found, partial(_theirs, levels), path), sampling)
+
+
+def _network(path: Path, found: Mapping[str, Tensor], levels: int) -> dict[str, Any]:
+    """The section `network` of params.yaml."""
+    first, *_ = _shape(path, found, "conv_in.weight")
     widths = [_shape(path, found, f"down.{level}.block.0.conv1.weight")[0] for level in range(levels)]
-    attentive = [level for level in range(levels) if f"down.{level}.attn.0.norm.weight" in found]
-    if len(attentive) != 1:
-        raise UsageError(f"{path}: attention at one size tells the image's, and it has it at {len(attentive)}")
-    if any(width % first[0] for width in widths):
-        raise UsageError(f"{path}: its levels are {widths} wide, which are not all multiples of the first, {first[0]}")
-    diffusion = {
-        "process": "gaussian",
-        "timesteps": 1000,
-        "schedule": "linear",
-        "beta_start": 1e-4,
-        "beta_end": 0.02,
-        "prediction": "eps",
-        "variance": "fixed" if last[0] == first[1] else "learned",
-        "value_range": [-1.0, 1.0],
-    }
-    network = {
+    if any(width % first for width in widths):
+        raise UsageError(
+            f"{path}: the widths of its levels are {widths}: must be multiples of the first layer's {first}"
+        )
+    return {
         "kind": "unet",
-        "channels": first[0],
-        "multipliers": [width // first[0] for width in widths],
+        "channels": first,
+        "multipliers": [width // first for width in widths],
         "blocks": _count(found, r"down\.0\.block\.(\d+)\."),
         "attention": [_ATTENTION],
         "heads": 1,
@@ -77,16 +88,19 @@ def read(path: Path) -> Imported:
         "downsample": "asymmetric",
         "conditional": False,
     }
-    size = _ATTENTION * 2 ** attentive[0]
-    description = weights.described(path, diffusion, network, (first[1], size, size))
-    # CIFAR-10 is sampled with the large variance, the images of 256 x 256 with the small one.
-    sigma = {"sigma": "large" if size == 32 else "small"} if diffusion["variance"] == "fixed" else {"sigma": None}
-    sampling = sigma | {"clip": True}
-    return Imported(description, weights.adopted(description, found, partial(_theirs, levels), path), sampling)
+
+
+def _attention_level(path: Path, found: Mapping[str, Tensor], levels: int) -> int:
+    attentive = [level for level in range(levels) if f"down.{level}.attn.0.norm.weight" in found]
+    if len(attentive) != 1:
+        raise UsageError(
+            f"{path} has attention at {len(attentive)} sizes: must be one, because the image size follows from it"
+        )
+    return attentive[0]
 
 
 def _theirs(levels: int, name: str) -> str:
-    """Their name of a weight of ours: they count the levels of the way up as those of the way down."""
+    """The name in the checkpoint of one of our weights. There, up levels are numbered like down levels."""
     name = re.sub(r"^up\.(\d+)\.", lambda match: f"up.{levels - 1 - int(match[1])}.", name)
     return weights.renamed(name, _NAMES)
 
@@ -96,10 +110,12 @@ def _count(found: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _shape(path: Path, found: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    """The (outputs, inputs, height, width) of a convolution. Raises `UsageError` where there is none."""
+    """The (outputs, inputs, height, width) of a convolution. Raises `UsageError` if there is none."""
     if name not in found:
-        raise UsageError(f"{path} does not hold the whole U-Net: {name} is missing")
+        raise UsageError(f"{path} is incomplete: {name} is missing")
     shape = tuple(found[name].shape)
     if len(shape) != 4 or 0 in shape:
-        raise UsageError(f"{path}: {name} is {list(shape)}: must be a convolution's, of four sizes above 0")
+        raise UsageError(
+            f"{path}: {name} has the shape {list(shape)}: must be that of a convolution, four sizes above 0"
+        )
     return shape

@@ -1,4 +1,4 @@
-"""The weights of the paper's U-Net under the names that other code gives them."""
+"""Weights of the paper's U-Net from files of other projects."""
 
 import re
 import warnings
@@ -22,7 +22,7 @@ _SHOWN = 5  # of the tensors that are wrong
 
 @dataclass(frozen=True)
 class Imported:
-    """A model from elsewhere, under the names of ours, and how its authors sample it."""
+    """A model of another project with our names of weights, and its authors' sampling settings."""
 
     description: Description
     weights: Mapping[str, Tensor]
@@ -30,46 +30,46 @@ class Imported:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a PyTorch checkpoint that holds nothing but tensors, by name.
+    """Read the tensors of a .safetensors file, or of a PyTorch checkpoint that holds only tensors, by name.
 
     Raises `UsageError`.
     """
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about the pickle protocol that chance bytes seem to name
-            # A pickle can run code when it is opened; with weights_only it can make tensors and plain containers alone.
+        with warnings.catch_warnings(action="ignore"):  # arbitrary bytes can look like an unknown pickle protocol
+            # A pickle can run code when it is loaded; weights_only restricts it to tensors and plain containers.
             found = (
                 load_file(path)
                 if path.suffix == ".safetensors"
                 else torch.load(path, map_location="cpu", weights_only=True)
             )
-    except Exception as error:  # bytes that are no pickle end in errors of any kind, with advice that does not apply
+    except Exception as error:  # for bytes that are no pickle, torch raises errors of many kinds with misleading advice
         raise UsageError(f"{path} is not a file of tensors: {_instead(path)}") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) and _dense(value) for name, value in found.items()):
-        raise UsageError(f"{path} holds other things than dense tensors by name; save the network's state_dict alone")
+        raise UsageError(f"{path} holds more than dense tensors by name; save only the state_dict of the network")
     return found
 
 
 def _dense(value: object) -> bool:
-    """Whether it is a tensor of real numbers, all of them there."""
+    """Whether a value is a dense tensor of real numbers with data."""
     if not isinstance(value, Tensor):
         return False
     return value.layout is torch.strided and not value.is_meta and not value.is_complex()
 
 
 def _instead(path: Path) -> str:
-    """What a file is that cannot be read as tensors, and what to do."""
+    """Why a file cannot be read as tensors, and what to do."""
     with path.open("rb") as file:
         start = file.read(512).lstrip()
     if not start:
         return "it is empty; download it again"
     if start.startswith(b"version https://git-lfs"):
-        return "it is Git LFS's pointer to one; `git lfs pull` in its folder downloads the file itself"
+        return "it is a Git LFS pointer; run `git lfs pull` in its folder to download the file itself"
     if start.startswith(b"<"):
-        return "it is a web page; download the file itself, not the page that shows it"
-    kind = ".safetensors file" if path.suffix == ".safetensors" else "PyTorch checkpoint of tensors alone"
-    return f"it is no whole {kind}; download it again, or save the network's state_dict alone"
+        return "it is a web page; download the file itself, not the page about it"
+    kind = ".safetensors file" if path.suffix == ".safetensors" else "PyTorch checkpoint of tensors"
+    return f"it is not a complete {kind}; download it again, or save only the state_dict of the network"
 
 
 class _Model(Section):
@@ -80,7 +80,7 @@ class _Model(Section):
 def described(
     path: Path, diffusion: Mapping[str, Any], network: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> Description:
-    """A description of these sections of params.yaml. Raises `UsageError` where they are not usable."""
+    """The description of a model with these sections of params.yaml. Raises `UsageError` if they are invalid."""
     what = f"{path} is of no model of ours"
     try:
         model = _Model.model_validate({"diffusion": dict(diffusion), "network": dict(network)})
@@ -91,7 +91,7 @@ def described(
 
 
 def renamed(name: str, table: Iterable[tuple[str, str]]) -> str:
-    """A name after each (pattern, replacement) of a table, in turn."""
+    """Apply each (pattern, replacement) of a table to a name, in turn."""
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
@@ -100,16 +100,16 @@ def renamed(name: str, table: Iterable[tuple[str, str]]) -> str:
 def adopted(
     description: Description, found: Mapping[str, Tensor], theirs: Callable[[str], str], path: Path
 ) -> dict[str, Tensor]:
-    """Float32 weights for the network of a description, each from the tensor that `theirs` calls its name by.
+    """Float32 weights for the network of a description; `theirs` maps our name of a weight to its name in `found`.
 
-    A convolution of size 1 may come as a matrix. Raises `UsageError` where a tensor is missing, left over, or of
+    A matrix is accepted for a convolution of size 1. Raises `UsageError` if a tensor is missing, unexpected, or of
     another shape.
     """
     with torch.device("meta"):
         wanted = description.build().state_dict()
     names = {name: theirs(name) for name in wanted}
     wrong = [f"{name} is missing" for name in names.values() if name not in found]
-    wrong += [f"{name} has no place in it" for name in found if name not in set(names.values())]
+    wrong += [f"{name} is unexpected" for name in found if name not in set(names.values())]
     wrong += [
         f"{names[name]} is {list(found[names[name]].shape)} instead of {list(tensor.shape)}"
         for name, tensor in wanted.items()
@@ -117,12 +117,12 @@ def adopted(
     ]
     if len(wrong) > _SHOWN:
         wrong = [*wrong[:_SHOWN], f"and {len(wrong) - _SHOWN} more"]
-    refuse(f"{path} does not hold the U-Net that is described", wrong)
+    refuse(f"{path} does not hold the described U-Net", wrong)
     return {name: found[names[name]].float().reshape(tensor.shape) for name, tensor in wanted.items()}
 
 
 def _essential(tensor: Tensor) -> tuple[int, ...]:
-    """A shape without the ones that it ends with."""
+    """A shape without its trailing ones."""
     shape = tuple(tensor.shape)
     while shape and shape[-1] == 1:
         shape = shape[:-1]

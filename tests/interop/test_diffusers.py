@@ -375,7 +375,9 @@ def test_ends_may_be_null_beside_a_list_of_betas(description: Description, tmp_p
 def test_weights_that_do_not_fit_their_config_are_named(description: Description, tmp_path: Path) -> None:
     diffusers.export(description, state_of(description), tmp_path)
     edited(tmp_path / "unet" / "config.json", layers_per_block=2)
-    with pytest.raises(UsageError, match=r"(?s)does not hold the U-Net.*resnets\.1\.norm1\.weight is missing.* more"):
+    with pytest.raises(
+        UsageError, match=r"(?s)does not hold the described U-Net.*resnets\.1\.norm1\.weight is missing.* more"
+    ):
         diffusers.read(tmp_path)
     edited(tmp_path / "unet" / "config.json", layers_per_block=1, block_out_channels=[16, 16])
     with pytest.raises(UsageError, match=r"linear_1\.weight is \[32, 8\] instead of \[64, 16\]"):
@@ -397,12 +399,12 @@ def test_settings_that_no_model_of_ours_can_have_are_named(description: Descript
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not readable as keys and values"),
-        ("[1]", "is not readable as keys and values"),
-        ('[["_class_name", "UNet2DModel"], [1, 2]]', "is not readable as keys and values"),
-        ("[" * 100_000, "is not readable as keys and values"),
+        ("{", "is not a JSON object"),
+        ("[1]", "is not a JSON object"),
+        ('[["_class_name", "UNet2DModel"], [1, 2]]', "is not a JSON object"),
+        ("[" * 100_000, "is not a JSON object"),
         ('{"_class_name": "UNet2DConditionModel"}', "_class_name = 'UNet2DConditionModel': must be UNet2DModel"),
-        (None, "is no model of diffusers: there is no config.json"),
+        (None, "is not a model of diffusers: config.json is missing"),
     ],
 )
 def test_folder_that_is_not_a_pipelines_is_named(

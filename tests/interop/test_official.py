@@ -109,19 +109,25 @@ def test_image_size_and_learned_variance_are_told_by_the_shapes(
     [
         ({"down.1.block.0.conv2.bias": None}, r"down\.1\.block\.0\.conv2\.bias is missing"),
         ({"down.1.block.0.conv1.weight": None}, r"down\.1\.block\.0\.conv1\.weight is missing"),
-        ({"ema_step": torch.zeros(1)}, "ema_step has no place in it"),
+        ({"ema_step": torch.zeros(1)}, "ema_step is unexpected"),
         ({"conv_in.bias": torch.zeros(5)}, r"conv_in\.bias is \[5\] instead of \[32\]"),
-        ({"down.0.attn.0.norm.weight": torch.zeros(32)}, "attention at one size tells the image's, and it has it at 2"),
-        ({"down.1.block.0.conv1.weight": torch.zeros(40, 32, 3, 3)}, r"its levels are \[32, 40, 64\] wide"),
-        ({"temb.dense.0.weight": None}, "has not the names of the paper's U-Net, such as temb"),
-        ({"step": 3}, "holds other things than dense tensors by name"),
-        ({3: torch.zeros(1)}, "holds other things than dense tensors by name"),
-        ({"conv_in.weight": torch.ones(2).to_sparse()}, "holds other things than dense tensors by name"),
-        ({"conv_in.bias": torch.ones(2, device="meta")}, "holds other things than dense tensors by name"),
-        ({"conv_in.weight": torch.ones(2) * 1j}, "holds other things than dense tensors by name"),
-        ({"down.1.block.0.conv1.weight": torch.tensor(1.0)}, r"conv1\.weight is \[\]: must be a convolution's"),
-        ({"conv_in.weight": torch.zeros(0, 3, 3, 3)}, r"conv_in\.weight is \[0, 3, 3, 3\]: must be a convolution's"),
-        ({"conv_out.weight": torch.zeros(3)}, r"conv_out\.weight is \[3\]: must be a convolution's"),
+        ({"down.0.attn.0.norm.weight": torch.zeros(32)}, "has attention at 2 sizes"),
+        ({"down.1.block.0.conv1.weight": torch.zeros(40, 32, 3, 3)}, r"the widths of its levels are \[32, 40, 64\]"),
+        ({"temb.dense.0.weight": None}, "does not have the names of the paper's U-Net, such as temb"),
+        ({"step": 3}, "holds more than dense tensors by name"),
+        ({3: torch.zeros(1)}, "holds more than dense tensors by name"),
+        ({"conv_in.weight": torch.ones(2).to_sparse()}, "holds more than dense tensors by name"),
+        ({"conv_in.bias": torch.ones(2, device="meta")}, "holds more than dense tensors by name"),
+        ({"conv_in.weight": torch.ones(2) * 1j}, "holds more than dense tensors by name"),
+        (
+            {"down.1.block.0.conv1.weight": torch.tensor(1.0)},
+            r"conv1\.weight has the shape \[\]: must be that of a convolution",
+        ),
+        (
+            {"conv_in.weight": torch.zeros(0, 3, 3, 3)},
+            r"conv_in\.weight has the shape \[0, 3, 3, 3\]: must be that of a convolution",
+        ),
+        ({"conv_out.weight": torch.zeros(3)}, r"conv_out\.weight has the shape \[3\]: must be that of a convolution"),
         ({"down.0.block.999999999.norm1.bias": torch.zeros(1)}, r"down\.0\.block\.2\.norm1\.weight is missing"),
     ],
     ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
@@ -135,8 +141,8 @@ def test_what_is_not_the_paper_s_network_is_named(
         official.read(tmp_path / "model.ckpt")
 
 
-WHOLE = "it is no whole {}; download it again, or save the network's state_dict alone"
-PICKLE, SAFE = WHOLE.format("PyTorch checkpoint of tensors alone"), WHOLE.format(".safetensors file")
+WHOLE = "it is not a complete {}; download it again, or save only the state_dict of the network"
+PICKLE, SAFE = WHOLE.format("PyTorch checkpoint of tensors"), WHOLE.format(".safetensors file")
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 143117772\n"
 
 
@@ -145,8 +151,8 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c
     ("content", "said"),
     [
         (b"", "it is empty; download it again"),
-        (LFS, "it is Git LFS's pointer to one; `git lfs pull` in its folder downloads the file itself"),
-        (b"\n<!DOCTYPE html>\n<html>", "it is a web page; download the file itself, not the page that shows it"),
+        (LFS, "it is a Git LFS pointer; run `git lfs pull` in its folder to download the file itself"),
+        (b"\n<!DOCTYPE html>\n<html>", "it is a web page; download the file itself, not the page about it"),
         (b"hello", None),
         (b"\x80\x04of another protocol", None),
         (bytes(range(256)), None),
@@ -170,7 +176,7 @@ def test_file_that_is_cut_off_is_named(description: Description, tmp_path: Path,
     path = tmp_path / f"model{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(ported(state_of(description)), path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UsageError, match=r"is not a file of tensors: it is no whole .*; download it again"):
+    with pytest.raises(UsageError, match=r"is not a file of tensors: it is not a complete .*; download it again"):
         official.read(path)
 
 

@@ -104,7 +104,7 @@ def test_import_prints_the_recipe_that_evaluates_the_model(
     evaluated = Description(settings.diffusion, settings.network, shape, ("of", "the", "data"))
     start = Path(str(settings.train.init))
     assert modelfile.initialise(evaluated.build(), start) == modelfile.load(out).digest
-    modelfile.compare(start, evaluated, whole=True)
+    modelfile.check_compatible(start, evaluated, whole=True)
 
 
 @pytest.mark.parametrize(("size", "said"), [(32, True), (16, False)])
@@ -126,7 +126,7 @@ def test_recipe_of_the_size_of_cifar10_says_how_to_have_its_images(
 def test_checkpoint_that_is_no_folder_is_read_by_its_official_names(tmp_path: Path) -> None:
     torch.save({"conv_in.weight": torch.zeros(2)}, tmp_path / "model.ckpt")
     said = fails("import", tmp_path / "model.ckpt", "--out", tmp_path / "out.safetensors")
-    assert said.startswith(f"ddpm: {tmp_path}/model.ckpt has not the names of the paper's U-Net")
+    assert said.startswith(f"ddpm: {tmp_path}/model.ckpt does not have the names of the paper's U-Net")
 
 
 def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tm
     empty = tmp_path / "empty"
     empty.mkdir()
     assert fails("import", empty, "--out", out) == (
-        f"ddpm: {empty} is no model of diffusers: there is no scheduler_config.json"
+        f"ddpm: {empty} is not a model of diffusers: scheduler_config.json is missing"
     )
     assert fails("import", tmp_path / "absent", "--out", out) == f"ddpm: {tmp_path}/absent does not exist"
     (tmp_path / "text.ckpt").write_text("hello")
     assert fails("import", tmp_path / "text.ckpt", "--out", out) == (
-        f"ddpm: {tmp_path}/text.ckpt is not a file of tensors: it is no whole PyTorch checkpoint of tensors alone; "
-        f"download it again, or save the network's state_dict alone"
+        f"ddpm: {tmp_path}/text.ckpt is not a file of tensors: it is not a complete PyTorch checkpoint of tensors; "
+        f"download it again, or save only the state_dict of the network"
     )
     assert not out.exists()
 
@@ -155,14 +155,14 @@ def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tm
 def test_model_that_cannot_be_written_is_one_message(model_file: Path, tmp_path: Path) -> None:
     run("export", "--model", model_file, "--out", tmp_path / "exported")
     said = fails("import", tmp_path / "exported", "--out", tmp_path / "exported")
-    assert said == f"ddpm: {tmp_path}/exported: a folder or a device of that name is in the way"
+    assert said == f"ddpm: {tmp_path}/exported: a folder or a device has that name"
 
 
 def test_what_cannot_be_exported_is_one_message(model_file: Path, tmp_path: Path, description: Description) -> None:
     absent = tmp_path / "absent.safetensors"
     assert fails("export", "--model", absent, "--out", tmp_path / "out") == f"ddpm: {absent} does not exist"
     said = fails("export", "--model", model_file, "--out", model_file)
-    assert said == f"ddpm: {model_file}: a file of that name is in the way"
+    assert said == f"ddpm: {model_file}: a file has that name"
     mean = replace(description, diffusion=description.diffusion.model_copy(update={"prediction": "mu"}))
     modelfile.save(model_file, mean, mean.build().state_dict())
     said = fails("export", "--model", model_file, "--out", tmp_path / "out")
