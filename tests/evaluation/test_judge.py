@@ -1,0 +1,73 @@
+"""Samples and the model judged against real images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.evaluation import judge
+from ddpm.evaluation.features import Features, Reference
+from ddpm.evaluation.fidelity import Fidelity
+from ddpm.evaluation.judge import COMPARED, Judge
+from ddpm.params import Data
+from ddpm.sampling.samples import Samples
+
+FIDELITY = Fidelity({"fid": 1.0}, {"samples": 3}, ["few samples"])
+ORIGIN = {"name": "folder", "files_sha256": "f" * 64}
+
+
+def data(source: str, digest: str | None) -> Data:
+    return Data.model_construct(source=source, digest=digest)
+
+
+def reference() -> Reference:
+    nothing = Features(torch.zeros(2, 1), torch.zeros(2, 2))
+    return Reference(nothing, nothing, "classifier", "e" * 64, "a" * 64, "b" * 64, ORIGIN)
+
+
+def test_the_best_snapshot_has_the_smallest_fid() -> None:
+    points = [
+        {"step": 5, "fid": 3.0, "is": 9.0},
+        {"step": 10, "fid": 1.0, "is": 2.0},
+        {"step": 20, "fid": 2.0, "is": 3.0},
+    ]
+    assert judge.best_snapshot(points) == {"snapshots": {"best_fid": 1.0, "best_step": 10}}
+    assert judge.best_snapshot([]) == {}
+
+
+def test_copies_are_found_and_shown_first(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, test, samples = (
+        torch.randint(0, 256, (count, 1, 4, 6), dtype=torch.uint8, generator=generator) for count in (30, 9, 12)
+    )
+    samples[7] = train[3]
+    found = judge.look_for_copies(samples, train, test, 2, tmp_path / "neighbours.png")
+    assert found["smallest"] == 0
+    assert 0 < found["median"] < 255
+    assert found["median_of_test"] == pytest.approx(found["median"], rel=0.5)
+    with Image.open(tmp_path / "neighbours.png") as picture:
+        assert picture.width > picture.height  # two columns beside their labels
+
+
+@pytest.mark.parametrize(
+    ("source", "digest", "pinned"), [("folder", None, False), ("folder", "f", True), ("mnist", None, True)]
+)
+def test_the_protocol_warns_of_images_that_are_not_pinned(source: str, digest: str | None, pinned: bool) -> None:
+    samples = Samples(torch.zeros(COMPARED + 1, 1, 1, 1, dtype=torch.uint8), None, {"steps": 4}, "m" * 64)
+    found = judge.protocol(data(source, digest), FIDELITY, samples, "s" * 64, reference())
+    assert found["data_pinned"] is pinned
+    assert found["warnings"][0] == "few samples"
+    assert (f"set data.digest to {'f' * 64}" in str(found["warnings"])) is not pinned
+    assert (found["samples"], found["neighbours_images"]) == (3, COMPARED)
+    assert (found["model_digest"], found["samples_digest"], found["sample"]) == ("m" * 64, "s" * 64, {"steps": 4})
+
+
+def test_without_a_classifier_there_are_no_class_metrics() -> None:
+    class Inception:
+        kind, accuracy = "inception", None
+
+    judging = Judge(Inception(), reference(), 0, torch.device("cpu"))  # type: ignore[arg-type]
+    samples = Features(torch.zeros(2, 1), torch.zeros(2, 2))
+    assert judging.class_metrics(samples, torch.zeros(2)) == {}
+    assert judging.class_shares(samples, ["a", "b"]) == []
