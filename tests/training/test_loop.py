@@ -105,6 +105,18 @@ def test_steps_are_numbered_from_one_to_the_last(run: Run, train_settings: Train
     assert take(run, train_settings) == []
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_five_updates_of_the_average_are_bit_for_bit_a_linear_interpolation(
+    run: Run, train_settings: Train, memory_format: torch.memory_format
+) -> None:
+    """w + (1 - decay) (w_trained - w), from a copy of the first weights."""
+    network = run.learner.network.to(memory_format=memory_format)
+    learner, expected = Learner.start(network, train_settings), weights(network)
+    for _ in islice(loop.train(learner, run.denoiser, run.batches, train_settings), 5):
+        expected = [w.lerp(trained, 1 - 0.9) for w, trained in zip(expected, weights(network), strict=True)]
+        torch.testing.assert_close(weights(learner.average.network), expected, rtol=0, atol=0)
+
+
 def test_average_is_updated_every_so_many_steps(run: Run, train_settings: Train) -> None:
     settings = train_settings.model_copy(update={"ema_every": 3})
     moved, before = [], weights(run.learner.average.network)
