@@ -42,7 +42,7 @@ def seconds(settings: Params, data: Path, tracked: bool) -> float:
     denoiser = Denoiser(learner.network, process.from_settings(settings.diffusion, where), settings.diffusion)
     batches = Batches(images, settings.train, settings.diffusion.value_range, where)
     curve = LossCurve(settings.runtime.log_every, where)
-    network, name = learner.average.network, str(time.perf_counter())  # every round is a run of its own
+    network, name = learner.average, str(time.perf_counter())  # every round is a run of its own
     with live.live(settings, name) if tracked else nullcontext() as run:
         begin = time.perf_counter()
         for record in loop.train(learner, denoiser, batches, settings.train):

@@ -46,7 +46,7 @@ def train(params: Params, data: Path, model: Path, snapshots: Path, curve: Path)
         forward = torch.compile(network) if runtime.compile else network
         denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
         batches = Batches(images, settings, params.diffusion.value_range, where)
-        averaged = modelfile.assemble(description, learner.average.network, "", where)
+        averaged = modelfile.assemble(description, learner.average, "", where)
         with stage.bar("train", settings.steps, "step", learner.step) as bar:
             for record in loop.train(learner, denoiser, batches, settings):
                 bar.update()

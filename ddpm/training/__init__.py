@@ -1,1 +1,1 @@
-"""Objective, moving average, training loop, resumable state."""
+"""Objective, training loop, loss curve, checkpoint."""

@@ -1,4 +1,4 @@
-"""The whole state of training in one safetensors file, so that stopping anywhere changes nothing."""
+"""The whole state of training in one safetensors file, so that stopping and resuming changes no result."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from ddpm.training.loop import Learner
 
 
 def save(path: Path, learner: Learner, curve: LossCurve) -> None:
-    """Write weights, average, Adam's moments and the loss curve, atomically."""
+    """Write weights, average, Adam's moments, the loss curve and the step, atomically."""
     parts = {
         "network": learner.network.state_dict(),
-        "average": learner.average.network.state_dict(),
+        "average": learner.average.state_dict(),
         **_moments(learner),
         "curve": curve.state(),
     }
@@ -23,21 +23,21 @@ def save(path: Path, learner: Learner, curve: LossCurve) -> None:
 
 
 def load(path: Path, learner: Learner, curve: LossCurve) -> None:
-    """Continue from a saved state. Raises as `files.read_tensors` does."""
+    """Load a saved state into `learner` and `curve`. Raises as `files.read_tensors` does."""
     file = files.read_tensors(path)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in file.tensors.items():
         part, name = key.split("/", 1)
         parts.setdefault(part, {})[name] = tensor
     learner.network.load_state_dict(parts["network"])
-    learner.average.network.load_state_dict(parts["average"])
+    learner.average.load_state_dict(parts["average"])
     learner.step = int(file.metadata["step"])
     _restore_moments(learner, parts)
     curve.restore(parts["curve"])
 
 
 def _moments(learner: Learner) -> dict[str, dict[str, Tensor]]:
-    """Adam's first and second moments by parameter name; empty before the first step."""
+    """Adam's first and second moments by the name of the parameter; empty before the first step."""
     state = learner.optimizer.state
     named = [(name, state[parameter]) for name, parameter in learner.network.named_parameters() if parameter in state]
     return {moment: {name: s[moment] for name, s in named} for moment in ("exp_avg", "exp_avg_sq")}

@@ -1,44 +1,48 @@
 """Algorithm 1 of the paper, as a generator: the caller decides what to log, show and save.
 
-Nothing here waits for the device: records carry tensors, and the caller reads them when it wants to.
+Nothing here waits for the device: a record holds tensors, which the caller reads when it needs their values.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddpm import rng
 from ddpm.data.batches import Batches
 from ddpm.device import autocast
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.params import Train
-from ddpm.training.ema import MovingAverage
 from ddpm.training.objective import loss as loss_of
 
 
 @dataclass
 class Learner:
-    """All that training changes: the weights, their average, Adam's moments, and the number of steps taken."""
+    """All that training changes: the weights, their moving average, Adam's moments, and the number of steps taken."""
 
     network: nn.Module
-    average: MovingAverage
+    average: nn.Module  # the network with averaged weights, which is what the paper samples from
     optimizer: torch.optim.Adam
     step: int = 0
 
     @classmethod
     def start(cls, network: nn.Module, settings: Train) -> "Learner":
-        """A learner before its first step. The network is already on its device."""
+        """Create a learner before its first step, for a network that is already on its device.
+
+        The average starts as a copy of the network, so its decay needs no warm-up.
+        """
         first, second = settings.betas
         adam = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(first, second), fused=True)
-        return cls(network, MovingAverage(network, settings.ema_decay), adam)
+        return cls(network, copy.deepcopy(network).eval().requires_grad_(False), adam)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one optimizer step did. Loss and gradient norm are scalars on the device."""
+    """The results of one optimizer step. Loss and gradient norm are scalars on the device."""
 
     step: int
     loss: Tensor
@@ -47,7 +51,7 @@ class Record:
 
 
 def learning_rate(step: int, settings: Train) -> float:
-    """Adam's step size at optimizer step 1..steps: a linear warm-up from 0, as in the paper's code, then the decay."""
+    """The learning rate at optimizer step 1..steps: linear warm-up from 0, as in the paper's code, times the decay."""
     done = step - 1
     warm = min(done / settings.warmup, 1.0) if settings.warmup else 1.0
     match settings.learning_rate_decay:
@@ -61,13 +65,14 @@ def learning_rate(step: int, settings: Train) -> float:
 
 
 def train(learner: Learner, denoiser: Denoiser, batches: Batches, settings: Train) -> Iterator[Record]:
-    """Take the optimizer steps from `learner.step + 1` to `settings.steps`, yielding after each is complete.
+    """Take the optimizer steps from `learner.step + 1` to `settings.steps`; yield after each update of the average.
 
-    `denoiser` wraps `learner.network`, or a compiled form of it. Every step's randomness comes from
-    (seed, "train", step, micro-batch), so a run that is stopped and continued takes the same steps.
+    `denoiser` wraps `learner.network`, or a compiled form of it. The randomness of a step comes from
+    (seed, "train", step, micro-batch), so a run that is stopped and resumed takes the same steps.
     """
     learner.network.train()
-    parameters = list(learner.network.parameters())
+    parameters, averages = list(learner.network.parameters()), list(learner.average.parameters())
+    update_averages = get_ema_multi_avg_fn(settings.ema_decay)  # w <- decay w + (1 - decay) w_trained
     for step in range(learner.step + 1, settings.steps + 1):
         rate = learning_rate(step, settings)
         for group in learner.optimizer.param_groups:
@@ -77,13 +82,13 @@ def train(learner: Learner, denoiser: Denoiser, batches: Batches, settings: Trai
         learner.optimizer.step()
         learner.optimizer.zero_grad()
         if step % settings.ema_every == 0:
-            learner.average.update()
+            update_averages(averages, parameters, step)
         learner.step = step
         yield Record(step, loss, norm, rate)
 
 
 def _accumulate_gradients(denoiser: Denoiser, batches: Batches, step: int, settings: Train) -> Tensor:
-    """Backpropagate the mean loss over the step's micro-batches; return it, detached."""
+    """Backpropagate the mean loss over the micro-batches of a step and return it, detached."""
     device = batches.device
     total = torch.zeros((), device=device)
     for micro in range(settings.accumulate):

@@ -27,7 +27,7 @@ def test_without_a_repository_a_commit_or_a_remotes_package_the_message_says_so(
     assert "Running stage" not in fresh.run("dvc", "repro", "prepare").stdout
 
 
-@pytest.mark.parametrize("where", ["params.yaml", "ddpm/training/ema.py"])
+@pytest.mark.parametrize("where", ["params.yaml", "ddpm/training/loop.py"])
 def test_results_that_are_not_of_these_parameters_and_this_code_are_not_published(
     reproduced: Project, where: str
 ) -> None:

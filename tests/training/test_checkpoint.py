@@ -38,7 +38,7 @@ def everything(run: Run, curve: LossCurve) -> dict[str, Tensor]:
         for name, parameter in learner.network.named_parameters()
         for key in ("step", "exp_avg", "exp_avg_sq")
     }
-    average = {f"average/{name}": tensor for name, tensor in learner.average.network.state_dict().items()}
+    average = {f"average/{name}": tensor for name, tensor in learner.average.state_dict().items()}
     points = torch.tensor([list(point.values()) for point in curve.points()], dtype=torch.float64)
     return {**learner.network.state_dict(), **average, **adam, "points": points, "step": torch.tensor(learner.step)}
 

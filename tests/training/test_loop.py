@@ -84,12 +84,12 @@ def test_first_warmup_step_changes_no_weight_and_the_second_does(run: Run, train
 
 
 def test_record_follows_the_optimizer_and_the_average(run: Run, train_settings: Train) -> None:
-    run.learner.average.decay = 0.0  # so that a complete step leaves the average equal to the weights
+    settings = train_settings.model_copy(update={"ema_decay": 0.0})  # a complete step makes the average the weights
     before = weights(run.learner.network)
-    for record in loop.train(run.learner, run.denoiser, run.batches, train_settings):
+    for record in loop.train(run.learner, run.denoiser, run.batches, settings):
         now = weights(run.learner.network)
         assert not now[-1].equal(before[-1])
-        torch.testing.assert_close(weights(run.learner.average.network), now, rtol=0, atol=0)
+        torch.testing.assert_close(weights(run.learner.average), now, rtol=0, atol=0)
         assert run.learner.step == record.step
         before = now
 
@@ -114,14 +114,34 @@ def test_five_updates_of_the_average_are_bit_for_bit_a_linear_interpolation(
     learner, expected = Learner.start(network, train_settings), weights(network)
     for _ in islice(loop.train(learner, run.denoiser, run.batches, train_settings), 5):
         expected = [w.lerp(trained, 1 - 0.9) for w, trained in zip(expected, weights(network), strict=True)]
-        torch.testing.assert_close(weights(learner.average.network), expected, rtol=0, atol=0)
+        torch.testing.assert_close(weights(learner.average), expected, rtol=0, atol=0)
+
+
+def test_average_weighs_each_past_weight_by_its_age(run: Run, train_settings: Train) -> None:
+    settings = train_settings.model_copy(update={"ema_decay": 0.75})
+    network, learner, denoiser = scaled(run, settings)
+    steps = loop.train(learner, denoiser, run.batches, settings)
+    values = [network.weight.item(), *(network.weight.item() for _ in steps)]
+    past = values[0] * 0.75**7 + sum(0.25 * 0.75 ** (7 - k) * values[k] for k in range(1, 8))
+    assert weights(learner.average)[0].item() == pytest.approx(past, rel=1e-6)
+
+
+def test_average_starts_as_a_copy_that_evaluates_and_takes_no_gradients(run: Run) -> None:
+    network, average = run.learner.network, run.learner.average
+    torch.testing.assert_close(weights(average), weights(network), rtol=0, atol=0)
+    nn.init.zeros_(next(network.parameters()))
+    assert not weights(average)[0].equal(weights(network)[0])
+    assert not any(module.training for module in average.modules())
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+    assert all(module.training for module in network.modules())
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_average_is_updated_every_so_many_steps(run: Run, train_settings: Train) -> None:
     settings = train_settings.model_copy(update={"ema_every": 3})
-    moved, before = [], weights(run.learner.average.network)
+    moved, before = [], weights(run.learner.average)
     for record in loop.train(run.learner, run.denoiser, run.batches, settings):
-        now = weights(run.learner.average.network)
+        now = weights(run.learner.average)
         if any(not a.equal(b) for a, b in zip(now, before, strict=True)):
             moved.append(record.step)
         before = now
@@ -205,7 +225,7 @@ def test_network_trains_with_dropout_and_its_average_without(
     run.learner.network.eval()  # as sampling might have left it
     take(run, train_settings, 1)
     assert all(module.training for module in run.learner.network.modules())
-    assert not any(module.training for module in run.learner.average.network.modules())
+    assert not any(module.training for module in run.learner.average.modules())
 
 
 def test_training_lowers_the_loss(run: Run, train_settings: Train) -> None:
@@ -232,7 +252,7 @@ def test_bf16_trains_with_finite_losses_and_keeps_fp32_weights(run: Run, train_s
     records = take(run, train_settings.model_copy(update={"precision": "bf16"}))
     assert types == {torch.bfloat16}
     assert all(math.isfinite(record.loss.item()) and record.loss.dtype == torch.float32 for record in records)
-    everything = [*run.learner.network.parameters(), *run.learner.average.network.parameters()]
+    everything = [*run.learner.network.parameters(), *run.learner.average.parameters()]
     assert {parameter.dtype for parameter in everything} == {torch.float32}
 
 
