@@ -22,7 +22,6 @@ from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network import modelfile
 from ddpm.params import Params
-from ddpm.sampling import pictures
 from ddpm.training import loop
 from ddpm.training.curve import LossCurve
 from lab.commands import recipe
@@ -42,14 +41,15 @@ def seconds(settings: Params, data: Path, tracked: bool) -> float:
     denoiser = Denoiser(learner.network, process.from_settings(settings.diffusion, where), settings.diffusion)
     batches = Batches(images, settings.train, settings.diffusion.value_range, where)
     curve = LossCurve(settings.runtime.log_every, where)
-    network, name = learner.average, str(time.perf_counter())  # every round is a run of its own
+    model = modelfile.assemble(description, learner.average, "", where)
+    name = str(time.perf_counter())  # every round is a run of its own
     with live.live(settings, name) if tracked else nullcontext() as run:
         begin = time.perf_counter()
         for record in loop.train(learner, denoiser, batches, settings.train):
             if curve.add(record) and run is not None:
                 run.log(curve.last(), images_per_second=1.0)
             if run is not None and record.step % settings.runtime.preview_every == 0:
-                run.image(f"previews/{record.step:08d}.png", pictures.grid(network, description, where))
+                run.preview(record.step, model)
         return time.perf_counter() - begin
 
 

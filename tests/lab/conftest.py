@@ -76,13 +76,13 @@ def model_file(make_model: MakeModel) -> Path:
 @pytest.fixture(scope="session")
 def first_publication(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A store as one `publish` creates it, under an experiment of its own, and what that printed."""
-    from tests.lab.tracking.test_publish import repository as published
+    from tests.lab.tracking.repository import repository
 
-    folder = published(tmp_path_factory.mktemp("first"))
+    folder = repository(tmp_path_factory.mktemp("first"))
     script = (
-        "from pathlib import Path; from ddpm.params import load; from stages import tracking\n"
+        "from pathlib import Path; from ddpm.params import load; from lab.tracking.publish import publish\n"
         "params = load(Path('params.yaml')); named = params.tracking.model_copy(update={'experiment': 'template'})\n"
-        "assert publish.publish(params.model_copy(update={'tracking': named}))"
+        "assert publish(params.model_copy(update={'tracking': named}))"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
     environment |= {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}

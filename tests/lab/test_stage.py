@@ -1,44 +1,57 @@
-"""The self-check of a stage: what the user reads, and that inputs did not change while it ran."""
+"""The start and end of a stage: arguments, errors, and inputs that change while it runs."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lab.stage import bar
+
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """
 stages:
   tiny:
-    cmd: python tiny.py
+    cmd: python -m stages.tiny --first-out one --second two
     params:
-      - model
+      - network
       - runtime.threads
     deps:
-      - tiny.py
+      - stages/tiny.py
       - code
       - data/in.safetensors
       - snapshots
 """
-PARAMS = "model:\n  width: 4\n  depth: 2\nruntime:\n  threads: 2\n  device: cpu\n"
 STAGE = """
-from lab.experiment import dvcfile
 from pathlib import Path
+
 from ddpm.errors import UsageError
-with dvcfile.running("tiny"):
+from ddpm.params import Params
+from lab import stage
+
+{imported}
+
+def tiny(params: Params, first_out: Path, second: Path) -> None:
+    \"""Write nothing of use.\"""
     {body}
-print("done")
+
+
+if __name__ == "__main__":
+    stage.run(tiny)
+    print("done")
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    for folder in ("code", "data", "snapshots"):
+    for folder in ("code", "data", "snapshots", "stages"):
         (tmp_path / folder).mkdir()
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    for name in ("params.yaml", "stages/__init__.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "code/a.py").write_text("x = 1\n")
     (tmp_path / "code/page.html").write_text("<p>")
     (tmp_path / "code/notes.txt").write_text("notes")
@@ -47,12 +60,18 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, body: str, stage: str | None = "tiny") -> subprocess.CompletedProcess[str]:
-    """Run the stage as DVC does, with a body that may do anything."""
-    (project / "tiny.py").write_text(STAGE.format(body=body))
+Done = subprocess.CompletedProcess[str]
+PATHS = ("--first-out", "one", "--second", "two")
+
+
+def run(
+    project: Path, body: str, imported: str = "", stage: str | None = "tiny", arguments: tuple[str, ...] = PATHS
+) -> Done:
+    """Run the stage as DVC does, with a body of any code; `imported` runs when the stage is imported."""
+    (project / "stages/tiny.py").write_text(STAGE.format(body=body, imported=imported))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     environment |= {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(project)} | ({"DVC_STAGE": stage} if stage else {})
-    command = [sys.executable, "tiny.py"]
+    command = [sys.executable, "-m", "stages.tiny", *arguments]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -60,35 +79,54 @@ def edit(path: str, old: str, new: str) -> str:
     return f"p = Path({path!r}); p.write_text(p.read_text().replace({old!r}, {new!r}))"
 
 
-def test_a_stage_whose_inputs_stay_ends_well(project: Path) -> None:
-    done = run(project, "Path('out').write_text('result')")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+def test_a_stage_gets_the_parameters_and_its_paths(project: Path) -> None:
+    done = run(project, "print(params.network.channels, repr(first_out), repr(second))")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "32 PosixPath('one') PosixPath('two')\ndone\n", "")
 
 
-def test_a_stage_that_ends_well_is_in_the_journal_and_no_other(project: Path) -> None:
-    run(project, "raise UsageError('mend this')")
+def test_a_stage_requires_every_path_and_has_a_help(project: Path) -> None:
+    missing = run(project, "pass", arguments=PATHS[:2])
+    assert missing.returncode == 2
+    assert "the following arguments are required: --second" in missing.stderr
+    shown = run(project, "pass", arguments=("--help",)).stdout
+    assert shown.startswith("usage: python -m stages.tiny [-h] --first-out PATH --second PATH\n")
+    assert "Write nothing of use." in shown
+
+
+def test_a_wrong_parameter_is_a_message_without_traceback(project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("channels: 32", "channels: many"))
+    done = run(project, "print('began')")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("tiny: params.yaml")
+    assert "network" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_a_stage_that_succeeds_is_in_the_journal(project: Path) -> None:
+    run(project, "raise UsageError('fix this')")
     run(project, edit("code/a.py", "1", "2"))
     assert not (project / ".ckpt").exists()
     run(project, "import time; time.sleep(0.3)")
     [line] = (project / ".ckpt/journal.jsonl").read_text().splitlines()
-    noted = json.loads(line)
-    assert noted["stage"] == "tiny"
-    assert 0.3 <= noted["seconds"] < 60
+    entry = json.loads(line)
+    assert entry["stage"] == "tiny"
+    assert 0.3 <= entry["seconds"] < 60
 
 
-def test_what_the_user_can_mend_is_one_line_and_no_traceback(project: Path) -> None:
+def test_a_usage_error_is_one_line_without_traceback(project: Path) -> None:
     done = run(project, "raise UsageError('data.path = None: name a folder')")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "tiny: data.path = None: name a folder\n")
 
 
-@pytest.mark.parametrize(("more", "told"), [("", ""), ("('it goes on')", "; it goes on")])
-def test_an_interrupted_stage_ends_in_one_line_and_fails(more: str, told: str, project: Path) -> None:
+@pytest.mark.parametrize(("more", "shown"), [("", ""), ("('more follows')", "; more follows")])
+def test_an_interrupted_stage_fails_with_one_line(more: str, shown: str, project: Path) -> None:
     done = run(project, f"raise KeyboardInterrupt{more}")
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"tiny: interrupted{told}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"tiny: interrupted{shown}\n")
     assert not (project / ".ckpt").exists()
 
 
-def test_another_error_keeps_its_traceback(project: Path) -> None:
+def test_any_other_error_keeps_its_traceback(project: Path) -> None:
     done = run(project, "raise KeyError('a bug')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -99,13 +137,13 @@ def test_another_error_keeps_its_traceback(project: Path) -> None:
     [
         (edit("code/a.py", "1", "2"), "code/a.py"),
         (edit("code/page.html", "p", "b"), "code/page.html"),
-        (edit("tiny.py", "done", "gone"), "tiny.py"),
+        (edit("stages/tiny.py", "done", "gone"), "stages/tiny.py"),
         ("Path('code/new.py').write_text('')", "code/new.py"),
         ("Path('code/a.py').unlink()", "code/a.py"),
         ("Path('data/in.safetensors').write_bytes((4).to_bytes(8, 'little') + b'HEADtensors')", "data/in.safetensors"),
         ("Path('data/in.safetensors').unlink()", "data/in.safetensors"),
         ("Path('snapshots/5.safetensors').unlink()", "snapshots/5.safetensors"),
-        (edit("params.yaml", "width: 4", "width: 5"), "model"),
+        (edit("params.yaml", "channels: 32", "channels: 64"), "network"),
         (edit("params.yaml", "threads: 2", "threads: 3"), "runtime.threads"),
         (edit("code/a.py", "1", "2") + "; " + edit("params.yaml", "threads: 2", ""), "code/a.py, runtime.threads"),
     ],
@@ -116,30 +154,44 @@ def test_an_input_that_changes_while_the_stage_runs_fails_it_by_name(body: str, 
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
+def test_code_that_changes_while_the_stage_is_imported_fails_it(project: Path) -> None:
+    done = run(project, "pass", imported=edit("code/a.py", "1", "2"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("tiny: code/a.py changed while the stage ran")
+
+
 @pytest.mark.parametrize(
     "body",
     [
         edit("code/notes.txt", "notes", "other notes"),
-        edit("params.yaml", "device: cpu", "device: cuda"),
-        edit("params.yaml", "width: 4", "width: 4  # a comment"),
+        edit("params.yaml", "device: auto", "device: cuda"),
+        edit("params.yaml", "threads: 2", "threads: 2  # a comment"),
         "import os; os.utime('code/a.py', (0, 0))",
     ],
 )
-def test_what_a_stage_does_not_depend_on_may_change(body: str, project: Path) -> None:
+def test_files_and_parameters_that_a_stage_does_not_depend_on_may_change(body: str, project: Path) -> None:
     assert run(project, body).returncode == 0
 
 
-def test_a_stage_started_by_hand_runs_without_the_check(project: Path) -> None:
+def test_a_stage_started_by_hand_does_not_check_its_inputs(project: Path) -> None:
     assert run(project, edit("code/a.py", "1", "2"), stage=None).returncode == 0
+    assert not (project / ".ckpt").exists()
 
 
-def test_a_usage_error_says_more_than_a_changed_input(project: Path) -> None:
-    done = run(project, edit("code/a.py", "1", "2") + "; raise UsageError('mend this')")
-    assert done.stderr == "tiny: mend this\n"
+def test_a_usage_error_takes_precedence_over_a_changed_input(project: Path) -> None:
+    done = run(project, edit("code/a.py", "1", "2") + "; raise UsageError('fix this')")
+    assert done.stderr == "tiny: fix this\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 40])
-def test_a_broken_tensor_file_among_the_inputs_is_left_to_the_stage_to_explain(content: bytes, project: Path) -> None:
+def test_a_broken_tensor_file_among_the_inputs_is_reported_by_the_stage(content: bytes, project: Path) -> None:
     (project / "data/in.safetensors").write_bytes(content)
     done = run(project, "raise UsageError('data/in.safetensors is broken')")
     assert done.stderr == "tiny: data/in.safetensors is broken\n"
+
+
+def test_a_progress_bar_counts_from_the_units_that_are_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("train", 100, "step", done=40) as progress:
+        progress.update(60)
+    assert "train: 100%" in capsys.readouterr().err
+    assert (progress.n, progress.initial, progress.unit) == (100, 40, "step")

@@ -1,4 +1,4 @@
-"""What the files of an experiment tell, and the experiments that DVC keeps."""
+"""The fingerprint of an experiment, gaps in its results, and the experiments that DVC keeps."""
 
 import shutil
 import subprocess
@@ -10,8 +10,8 @@ import yaml
 
 from ddpm.errors import UsageError
 from lab.experiment import identity
-from lab.experiment import identity as experiment
 from tests.imports import ROOT
+from tests.lab.tracking.repository import DIGEST, edit, repository
 from tests.pipeline.project import environment
 
 
@@ -32,6 +32,21 @@ def test_experiments_of_one_name_and_two_baselines_are_two(tmp_path: Path) -> No
     assert identity.kept(tmp_path) == sorted([("same", commits[0]), ("same", commits[1])])
 
 
+def test_parameters_code_and_data_change_the_fingerprint_and_the_report_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository(tmp_path))
+    first = identity.fingerprint(DIGEST)
+    edit(Path("stages/report.py"), lambda text: text + "# edited\n")
+    edit(Path("params.yaml"), lambda text: text.replace("experiment: ddpm", "experiment: other"))
+    assert identity.fingerprint(DIGEST) == first
+    assert identity.fingerprint("e" * 64) != first
+    edit(Path("params.yaml"), lambda text: text.replace("steps: 50 ", "steps: 49 "))
+    second = identity.fingerprint(DIGEST)
+    edit(Path("ddpm/training/loop.py"), lambda text: text + "# edited\n")
+    assert len({first, second, identity.fingerprint(DIGEST)}) == 3
+
+
 def test_without_git_there_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a git repository"):
         identity.kept(tmp_path)
@@ -46,7 +61,7 @@ def lock(tmp_path: Path) -> dict[str, Any]:
 
 def gaps(folder: Path, lock: dict[str, Any]) -> list[str]:
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    return list(experiment._gaps(folder))
+    return list(identity._gaps(folder))
 
 
 def test_stages_that_fit_have_no_gap(tmp_path: Path, lock: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def finished(name: str, step: int, age: int) -> StateFolder:
         saved.save(step, write())
         os.utime(saved.states[step], (1e9 - age, 1e9 - age))
         saved.finish(step)
-    return state
+    return saved
 
 
 @pytest.mark.usefixtures("root")

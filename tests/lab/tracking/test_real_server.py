@@ -16,8 +16,8 @@ import pytest
 from ddpm.params import Params
 from lab.experiment import dvcfile
 from lab.tracking import live, publish
+from tests.lab.tracking.repository import CPU, DIGEST, POINTS, REPORTS, params, repository, wait
 from tests.lab.tracking.server import free_port, running
-from tests.lab.tracking.test_publish import CPU, DIGEST, POINTS, RECORDS, params, repository, wait
 from tests.pipeline.project import environment
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_a_live_run_is_completed_and_publishing_again_adds_nothing(settings: Par
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][:2] == (live.info.run_id, "FINISHED")
     assert points.items() <= seen[0][2].items()
-    assert seen[0][3] == {"dvc.lock", "params.yaml", "reports", *(f"reports/{name}" for name in RECORDS)}
+    assert seen[0][3] == {"dvc.lock", "params.yaml", "reports", *(f"reports/{name}" for name in REPORTS)}
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     brought = client(settings).download_artifacts(run.info.run_id, "reports/train.csv", str(tmp_path))
     assert Path(brought).read_bytes() == (tmp_path / "reports/train.csv").read_bytes()
