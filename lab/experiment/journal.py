@@ -1,7 +1,7 @@
-"""What ran how long, where and by which DVC: one line in .ckpt/journal.jsonl for every stage that DVC has run.
+"""How long stages took and on which machine: one line in .ckpt/journal.jsonl for every stage that DVC has run.
 
-A stage's outputs are the same bytes everywhere, so they cannot tell it. MLflow's runs do, those of restored stages too:
-the newest line of a stage holds as long as its key does, which hashes all that the stage depends on.
+The outputs of a stage are the same bytes everywhere, so they cannot hold this. The newest line of a stage is valid as
+long as its key is, a hash of all that the stage depends on.
 """
 
 import hashlib
@@ -17,19 +17,18 @@ from lab.experiment import dvcfile
 
 
 def record(stage: str, observed: Mapping[str, Any], seconds: float) -> None:
-    """Note that a stage has run, on the dependencies `observed` at its start. What fails here fails no stage."""
+    """Append the line of a stage that has run on the inputs `observed`. A failure is a warning and fails no stage."""
     line = {"stage": stage, "key": _key(observed), "seconds": round(seconds, 1), "machine": machine()}
     try:
-        text = json.dumps({**line, "dvc": _dvc_process()}) + "\n"
         _path().parent.mkdir(exist_ok=True)
-        with _path().open("a", encoding="utf-8") as file:  # one write of one line: stages that end together do not mix
-            file.write(text)
-    except Exception as error:
-        print(f"{stage}: how long it took could not be noted ({error})", file=sys.stderr, flush=True)
+        with _path().open("a", encoding="utf-8") as file:  # one write per line: stages that end together do not mix
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        print(f"{stage}: its duration could not be written ({error})", file=sys.stderr, flush=True)
 
 
 def tags(stages: Iterable[str], folder: Path = Path()) -> dict[str, str]:
-    """How long each stage took when it last ran as the files in `folder` have it, and what the training ran on."""
+    """The duration of each stage's last run on the inputs in `folder`, and the machine of the training."""
     newest = {(line["stage"], line["key"]): line for line in _lines()}
     found: dict[str, str] = {}
     for stage in stages:
@@ -39,21 +38,14 @@ def tags(stages: Iterable[str], folder: Path = Path()) -> dict[str, str]:
     return found
 
 
-def restored(stages: Iterable[str]) -> list[str] | None:
-    """The stages that the DVC around this process had no need to run; None where there is no DVC around it."""
-    here = _dvc_process()
-    ran = {line["stage"] for line in _lines() if line["dvc"] == here}
-    return None if here is None else [stage for stage in stages if stage not in ran]
-
-
 def machine() -> dict[str, str]:
-    """Versions, and the device that this process has worked on."""
+    """Versions, and the device that this process has used."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "ddpm")}
     return {"device": _device(), "python": platform.python_version(), **versions}
 
 
 def _device() -> str:
-    torch: Any = sys.modules.get("torch")  # a stage that has not imported it has worked on the CPU
+    torch: Any = sys.modules.get("torch")  # a stage that has not imported it has used the CPU
     if torch is None or not torch.cuda.is_initialized():
         return "cpu"
     busiest = max(range(torch.cuda.device_count()), key=torch.cuda.max_memory_allocated)
@@ -69,7 +61,7 @@ def _key(observed: Mapping[str, Any]) -> str:
 
 
 def _lines() -> list[dict[str, Any]]:
-    """All lines, oldest first. One that a full disk has cut short is passed over."""
+    """All lines, oldest first. Lines that a full disk has cut short are skipped."""
     lines = []
     for text in _path().read_text(encoding="utf-8", errors="replace").splitlines() if _path().exists() else []:
         try:
@@ -77,13 +69,3 @@ def _lines() -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return lines
-
-
-def _dvc_process() -> str | None:
-    """The DVC that runs this stage, as its process id and start; None where a person runs it."""
-    import psutil
-
-    for process in psutil.Process().parents():
-        if "dvc" in (Path(word).name for word in process.cmdline()[:3]):  # python .venv/bin/dvc, python -m dvc
-            return f"{process.pid}-{process.create_time():.2f}"
-    return None

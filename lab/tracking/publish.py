@@ -40,7 +40,7 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
         run = Run.open(settings, fingerprint, name or run.name)
     # What the training itself has said of its origin stays: this may be another machine, and a later commit.
     origin = {key: value for key, value in identity.origin(name, commit).items() if key not in run.tags}
-    run.describe(folder, origin | journal.tags(identity.MEASURED, folder) | _restored())
+    run.describe(folder, origin | journal.tags(identity.MEASURED, folder))
     run.points(tables.read_points(folder / "reports/train.csv"))
     snapshots = folder / "reports/snapshots.csv"
     if snapshots.exists():  # experiments of earlier versions have none
@@ -94,9 +94,3 @@ def _package(path: Path, folder: Path) -> None:
         signature=False,  # one would let unknown keys pass, with a warning
         input_example={"count": 4, "steps": 20, "seed": 0, "label": None},
     )
-
-
-def _restored() -> dict[str, str]:
-    """Of the DVC around this process, if there is one: which stages it found in its cache."""
-    stages = journal.restored(identity.MEASURED)
-    return {} if stages is None else {"dvc.restored": " ".join(stages) or "none"}

@@ -122,10 +122,9 @@ def tags(project: Project, name: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in rows(project, query)}
 
 
-def test_repro_tells_what_each_stage_took_and_that_none_was_restored(reproduced: Project) -> None:
+def test_the_run_of_repro_has_the_duration_of_each_stage(reproduced: Project) -> None:
     [(name,)] = rows(reproduced, "SELECT name FROM runs ORDER BY start_time LIMIT 1")
     found = tags(reproduced, name)
-    assert found["dvc.restored"] == "none"
     assert all(0 < float(found[f"seconds.{stage}"]) < 400 for stage in identity.MEASURED)
     assert found["device"] == "cpu"
 
@@ -193,7 +192,6 @@ def test_a_temporary_experiment_shares_the_store_and_the_training(reproduced: Pr
                 "WHERE r.name = 'temporary' AND r.status = 'FINISHED' AND m.key = 'loss'")  # fmt: skip
     assert loss == [(3,)]
     found = tags(reproduced, "temporary")
-    assert found["dvc.restored"] == "prepare reference train"
     assert {"seconds.train", "seconds.sample", "device", "torch", "dvc.baseline"} <= set(found)
     assert found["dvc.experiment"] == "temporary"
     assert rows(reproduced, "SELECT COUNT(*) FROM runs") == [(before + 1,)]

@@ -1,4 +1,4 @@
-"""What the journal tells of stages that have run, and of those that DVC had no need to run."""
+"""The durations of stages that have run, and the machine of the training."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from lab.experiment import dvcfile, journal, state
 
 
 def ran(stage: str, seconds: float = 1.0) -> None:
-    """The stage has run, as the files are."""
+    """Record a run of the stage on the files as they are."""
     journal.record(stage, dvcfile.observed(stage), seconds)
 
 
@@ -22,14 +22,14 @@ def within(repository: Path) -> Path:
     return repository
 
 
-def test_the_newest_run_of_a_stage_tells_its_seconds() -> None:
+def test_the_newest_run_of_a_stage_gives_its_seconds() -> None:
     ran("prepare", 3.26)
     ran("prepare", 2.14)
     assert journal.tags(["prepare", "sample"])["seconds.prepare"] == "2.1"
     assert "seconds.sample" not in journal.tags(["prepare", "sample"])
 
 
-def test_the_training_tells_the_machine() -> None:
+def test_the_training_gives_the_machine() -> None:
     ran("prepare")
     assert journal.tags(["prepare", "train"]) == {"seconds.prepare": "1.0"}
     ran("train", 60.0)
@@ -37,7 +37,7 @@ def test_the_training_tells_the_machine() -> None:
     assert set(journal.machine()) == {"device", "python", "torch", "ddpm"}
 
 
-def test_what_ran_on_other_parameters_or_inputs_does_not_count() -> None:
+def test_a_run_on_other_parameters_or_inputs_does_not_count() -> None:
     ran("train")
     edit("learning_rate: 1.0e-3", "learning_rate: 1.0e-4")
     assert journal.tags(["train"]) == {}
@@ -48,7 +48,7 @@ def test_what_ran_on_other_parameters_or_inputs_does_not_count() -> None:
     assert journal.tags(["train"]) == {}
 
 
-def test_a_line_that_was_cut_short_is_passed_over(within: Path) -> None:
+def test_a_line_that_was_cut_short_is_skipped(within: Path) -> None:
     ran("train")
     with (within / ".ckpt/journal.jsonl").open("a") as file:
         file.write('{"stage": "train", "ke\n')
@@ -56,27 +56,11 @@ def test_a_line_that_was_cut_short_is_passed_over(within: Path) -> None:
     assert {"seconds.train", "seconds.sample"} <= set(journal.tags(["train", "sample"]))
 
 
-def test_stages_that_another_dvc_ran_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_dvc_process", lambda: "1-1.00")
-    ran("train")
-    monkeypatch.setattr(journal, "_dvc_process", lambda: "2-2.00")
-    ran("sample")
-    assert journal.restored(["train", "sample", "evaluate"]) == ["train", "evaluate"]
-
-
-def test_without_a_dvc_nothing_is_said_of_restored_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_dvc_process", lambda: None)
-    ran("train")
-    assert journal.restored(["train", "sample"]) is None
-
-
-def test_a_journal_that_cannot_be_written_is_a_line_and_no_error(
-    within: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_journal_that_cannot_be_written_is_one_warning(within: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (within / ".ckpt").write_text("a file is in the way")
     ran("train")
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("train: how long it took could not be noted (")
+    assert line.startswith("train: its duration could not be written (")
 
 
 def test_the_journal_is_no_resumable_state(within: Path) -> None:

@@ -80,18 +80,6 @@ def test_durations_and_the_machine_of_the_training_are_tags(root: Path) -> None:
     assert {key: tags[key] for key in journal.machine()} == journal.machine()
 
 
-def test_stage_report_says_what_dvc_restored_and_publishing_by_hand_leaves_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal, "_dvc_process", lambda: None)  # dvc may run the tests
-    assert publish.publish(params())
-    assert "dvc.restored" not in runs(root)[0].data.tags
-    for restored, expected in (([], "none"), (["prepare", "train"], "prepare train"), (None, "prepare train")):
-        monkeypatch.setattr(journal, "restored", lambda _, restored=restored: restored)
-        assert publish.publish(params())
-        assert runs(root)[0].data.tags["dvc.restored"] == expected
-
-
 def test_an_experiment_that_dvc_keeps_has_its_own_origin(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_git", lambda _, *words: " ".join(words))
     assert publish.publish(params(), Path(), "puffy-daks", "c0ffee")
