@@ -3,15 +3,14 @@
 import logging
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from ddpm.errors import UsageError
 from ddpm.params import Tracking
 from lab.experiment import dvcfile
 
@@ -77,7 +76,10 @@ def client(uri: str) -> "MlflowClient":
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The id of the MLflow experiment. A local one keeps its artifacts in the repository, whoever creates it."""
+    """Find, restore or create the MLflow experiment and return its id. A local store keeps artifacts in the repository.
+
+    Raises `MovedError` where the repository's own store keeps them in another repository.
+    """
     found = client.get_experiment_by_name(name)
     here = (dvcfile.ROOT / _ARTIFACTS_FOLDER).resolve().as_uri()
     if found is None:
@@ -86,24 +88,27 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     there = found.artifact_location
     own = client.tracking_uri == f"sqlite:///{dvcfile.ROOT / _DATABASE}"
     if own and there.endswith(f"/{_ARTIFACTS_FOLDER}") and there != here:
-        _follow(there, here)
+        raise MovedError(there)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
-def _follow(there: str, here: str) -> None:
-    """Tell the repository's own store that its artifacts have moved with it; MLflow itself has no way to."""
-    with closing(sqlite3.connect(dvcfile.ROOT / _DATABASE)) as store, store:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (there, here))
+class MovedError(UsageError):
+    """The repository was moved or copied, and MLflow records absolute paths."""
+
+    def __init__(self, there: str) -> None:
+        super().__init__(
+            f"{_DATABASE} keeps its artifacts in {there}, because this repository was moved or copied: "
+            f"remove {_DATABASE}, then run `ddpm publish --all`"
+        )
 
 
 def warn(error: Exception) -> None:
-    """Print that MLflow could not be written, and why."""
-    print(
-        f"MLflow could not be written ({reason(error)}); `ddpm publish` fills it in later", file=sys.stderr, flush=True
-    )
+    """Print that MLflow could not be written, why, and what to do."""
+    moved = isinstance(error, MovedError)
+    message = str(error) if moved else f"({reason(error)}); `ddpm publish` fills it in later"
+    print(f"MLflow could not be written{': ' if moved else ' '}{message}", file=sys.stderr, flush=True)
 
 
 def reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from lab.experiment import dvcfile
 from lab.tracking import publish, store
-from tests.lab.tracking.repository import artifacts, client, edit, params, runs
+from tests.lab.tracking.repository import artifacts, client, params, runs
 
 # MLflow and SQLAlchemy warn about each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -66,22 +66,29 @@ def test_a_deleted_experiment_is_restored(root: Path) -> None:
     assert store.get_experiment_by_name("ddpm").lifecycle_stage == "active"  # type: ignore[union-attr]
 
 
-def test_the_artifacts_of_a_repository_that_was_moved_are_where_it_is(
-    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert publish.publish(params())
-    [before] = runs(root)
-    moved = root.rename(root.with_name("moved"))
+def move(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    moved = root.rename(root.with_name(name))
     monkeypatch.chdir(moved)
     monkeypatch.setattr(dvcfile, "ROOT", moved)
-    edit(moved / "params.yaml", lambda text: text.replace("eta: 1.0", "eta: 0.25"))
+    return moved
+
+
+def test_a_repository_that_was_moved_writes_nothing_to_the_old_place_and_says_what_to_do(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert publish.publish(params())
+    moved = move(root, "moved", monkeypatch)
+    assert publish.publish(params()) is False
+    [line] = capsys.readouterr().err.splitlines()
+    place = f"mlflow.db keeps its artifacts in {(root / 'mlartifacts').as_uri()}"
+    assert line.startswith(f"MLflow could not be written: {place}, because this repository was moved or copied: ")
+    assert line.endswith("remove mlflow.db, then run `ddpm publish --all`")
     assert not root.exists()
-    new, old = runs(moved)
-    assert (old.info.run_id, old.info.artifact_uri.split("/")[-4]) == (before.info.run_id, "moved")
-    for run in (new, old):
-        brought = client(moved).download_artifacts(run.info.run_id, "reports/train.csv", str(tmp_path))
-        assert Path(brought).read_bytes() == (moved / "reports/train.csv").read_bytes()
+    (moved / "mlflow.db").unlink()
+    moved = move(moved, "moved again", monkeypatch)  # this process still has the other database open
+    assert publish.publish(params())
+    [run] = runs(moved)
+    assert run.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
 
 
 @pytest.mark.usefixtures("root")
