@@ -2,14 +2,12 @@
 
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from ddpm.errors import UsageError
 from ddpm.params import Params
 from lab.experiment import identity
-from lab.tracking import publish, store
+from lab.tracking import publish
 
 _NOTHING = "there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`"
 
@@ -18,11 +16,7 @@ def here(params: Params) -> bool:
     """Publish the experiment here; True when that worked. Raises `UsageError` where its results are not its own."""
     if not Path("reports/metrics.json").is_file():
         raise UsageError(_NOTHING)
-    with ThreadPoolExecutor() as aside:  # DVC looks while MLflow starts
-        asked = aside.submit(identity.outdated)
-        with suppress(Exception):  # publishing tells what fails
-            store.connect(params.tracking)
-    if changes := asked.result():
+    if changes := identity.outdated():
         listed = "".join(f"\n  {change}" for change in changes)
         raise UsageError(
             f"the results in reports/ are not those of the parameters and the code here:{listed}\nrun `dvc repro`"
