@@ -1,1 +1,1 @@
-"""What DVC records of an experiment, its identity, and its resumable state."""
+"""The inputs and the identity of an experiment, the journal of its stages, and resumable state."""

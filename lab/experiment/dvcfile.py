@@ -1,4 +1,4 @@
-"""What dvc.yaml, params.yaml and dvc.lock record of the stages."""
+"""Parameters and dependencies of the stages, from dvc.yaml and params.yaml."""
 
 import hashlib
 import os
@@ -14,12 +14,12 @@ _CODE = (".py", ".html")  # in folders, as .dvcignore says
 
 
 def parsed(path: Path) -> Any:
-    """The values of a YAML file. The C parser is four times as fast as Python's."""
+    """Read a YAML file. The C parser is four times as fast as Python's."""
     return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
 
 
 def stages(folder: Path = Path()) -> dict[str, Any]:
-    """The stages as dvc.yaml in `folder` has them."""
+    """The stages in dvc.yaml."""
     return dict(parsed(folder / "dvc.yaml")["stages"])
 
 
@@ -36,7 +36,7 @@ def declared_params(name: str, folder: Path = Path()) -> dict[str, Any]:
 
 
 def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
-    """sha256, by path, of each file among a stage's dependencies; of folders code, as .dvcignore says, and tensors."""
+    """The sha256, by path, of each file that a stage depends on; in folders only code (as in .dvcignore) and tensors."""
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency
@@ -47,26 +47,26 @@ def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
 
 
 def code(name: str, folder: Path = Path()) -> dict[str, str]:
-    """`dependencies`, of the code alone."""
+    """The entries of `dependencies` that are code."""
     return {path: digest for path, digest in dependencies(name, folder).items() if path.endswith(_CODE)}
 
 
 def _digest(path: Path) -> str:
-    """sha256 of a file; of a tensor file only its header, which holds the sha256 of the rest."""
+    """The sha256 of a file; of a tensor file that of its header, which holds the sha256 of the rest."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if path.suffix == ".safetensors":
-            size = min(size, int.from_bytes(file.read(8), "little"))  # a broken file may claim any length
+            size = min(size, int.from_bytes(file.read(8), "little"))  # a broken file may give any length
         return hashlib.sha256(file.read(size)).hexdigest()
 
 
 def observed(name: str, folder: Path = Path()) -> dict[str, Any]:
-    """All that a stage's outputs follow from: the values of its parameters, the digests of its dependencies."""
+    """All inputs of a stage: the values of its parameters, the digests of its dependencies."""
     return {**declared_params(name, folder), **dependencies(name, folder)}
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"a.b": 1}; lists stay whole."""
+    """Turn {"a": {"b": 1}} into {"a.b": 1}; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -77,5 +77,5 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def data_root(setting: str) -> Path:
-    """Where datasets lie: `runtime.data_root`, relative to the repository and not to a temporary copy of it."""
+    """The folder of datasets: `runtime.data_root`, relative to the repository and not to DVC's temporary copy of it."""
     return ROOT / setting
