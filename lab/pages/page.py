@@ -14,7 +14,6 @@ from lab.pages.templates import render
 
 _PIXEL_ART = 48  # pixels: smaller images are shown enlarged, and stay crisp
 _LISTED = 20  # classes
-_CURVES = {"loss": "loss", "gradient_norm": "gradient norm", "learning_rate": "learning rate"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,9 @@ def page(report: Report) -> str:
         contents=contents,
         cards=list(cards(report)),
         unmeasured=[(name, contents.number(there)) for name, here, there in contents.published(report) if here is None],
-        pictures={name: embed.embed(path) for name, path in report.pictures.items() if name != "loss"},  # has plots
+        pictures={name: embed.embed(path) for name, path in report.pictures.items()},
         still=_still(report),
         pixels="pixels" if report.params["data"]["image_size"] < _PIXEL_ART else "",
-        panels=_panels(report),
         bound=_bound(report),
         classes=_classes(report.shares),
         commands=reproduce.reproduce(report.params, report.defaults),
@@ -98,20 +96,6 @@ def _from_elsewhere(report: Report, metric: str) -> list[tuple[str, str]]:
 
 def _still(report: Report) -> Embedded | None:
     return embed.last_frame(report.pictures["trajectory"]) if "trajectory" in report.pictures else None
-
-
-def _panels(report: Report) -> list[Markup]:
-    """What a training is followed by, over its steps."""
-    steps = [point["step"] for point in report.points]
-    panels = [
-        _panel(steps, [point[key] for point in report.points], "optimizer step", label)
-        for key, label in _CURVES.items()
-        if report.points
-    ]
-    if report.snapshots:
-        steps, fids = ([point[key] for point in report.snapshots] for key in ("step", "fid"))
-        panels.append(_panel(steps, fids, "optimizer step", "FID of snapshots"))
-    return panels
 
 
 def _bound(report: Report) -> list[Markup]:

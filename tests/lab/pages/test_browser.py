@@ -66,7 +66,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["report", "comparison"])
 def opened(request: pytest.FixtureRequest) -> tuple[Path, int]:
     """Each page, and how many images it has."""
-    return request.getfixturevalue(request.param), {"report": 6, "comparison": 20}[request.param]
+    return request.getfixturevalue(request.param), {"report": 7, "comparison": 20}[request.param]
 
 
 class Visit:

@@ -1,4 +1,4 @@
-"""The report as one page; tests/reporting/test_browser.py opens it."""
+"""The report as one page; tests/lab/pages/test_browser.py opens it."""
 
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -62,10 +62,10 @@ def test_nothing_comes_from_elsewhere(written: str) -> None:
 
 def test_every_picture_says_what_it_is_and_how_large(written: str) -> None:
     elements = Elements(written)
-    assert len(elements.all("img")) == 6
+    assert len(elements.all("img")) == 7
     assert all(image["alt"] and image["width"] and image["height"] for image in elements.all("img"))
     plots = [attributes for attributes in elements.all("svg") if attributes["role"] == "img"]
-    assert len(plots) == 4 + 2 + 1  # training, likelihood, classes
+    assert len(plots) == 2 + 1  # likelihood, classes
     assert all(plot["aria-label"] for plot in plots)
 
 
@@ -112,10 +112,12 @@ def test_of_many_classes_those_that_differ_most_are_shown_in_their_order() -> No
     assert {int(word.removeprefix("class ")) % 7 for word in shown} == {4, 5, 6}
 
 
-def test_a_model_that_was_not_trained_here_has_no_curves() -> None:
-    elements = Elements(page.page(replace(REPORT, points=[])))
-    assert not elements.all("svg")
-    assert contents.training([]) in elements.text
+def test_only_a_model_that_was_trained_here_has_a_loss_curve(tmp_path: Path) -> None:
+    report = rich(tmp_path)
+    trained, untrained = (Elements(page.page(replace(report, points=points))) for points in (report.points, []))
+    assert contents.CAPTIONS["loss"] in [image["alt"] for image in trained.all("img")]
+    assert contents.CAPTIONS["loss"] not in [image["alt"] for image in untrained.all("img")]
+    assert contents.training([]) in untrained.text
 
 
 @pytest.mark.parametrize(("size", "crisp"), [(8, True), (47, True), (48, False)])
@@ -138,7 +140,5 @@ def test_a_page_of_the_largest_pictures_stays_under_3_megabytes(
     monkeypatch.setattr(embed, "embed", lambda _: full)
     monkeypatch.setattr(embed, "last_frame", lambda _: full)
     told = rich(tmp_path)
-    steps = range(500, 2_400_001, 500)
-    points = [{"step": s, "loss": 1 / s, "gradient_norm": 1 + s % 7, "learning_rate": 1e-4} for s in steps]
     bound = [{"t": t, "bits_per_dim": 1 / t + (t % 3) / 9, "x_0_error": t * (1 + t % 3)} for t in range(1, 4001)]
-    assert len(page.page(replace(told, points=points, bound=bound)).encode()) < 3_000_000
+    assert len(page.page(replace(told, bound=bound)).encode()) < 3_000_000
