@@ -1,7 +1,4 @@
-"""Pictures: grids of images, still and moving, strips over diffusion time, the loss curve.
-
-Equal inputs give equal bytes.
-"""
+"""Pictures: grids of images, animations, labelled strips of images, the loss curve. Equal inputs give equal bytes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,19 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-_SMALLEST = 48  # pixels on the screen: smaller images are enlarged, pixel by pixel
-_STRIP = 120_000  # pixels of the images in a strip, before small ones are enlarged
+_SMALLEST = 48  # pixels; smaller images are enlarged
+_STRIP = 82_000  # pixels of the images in a strip before small ones are enlarged: 80 images of 32 x 32
 _GAP = 2  # pixels between images
 _MILLISECONDS = 80  # per frame of an animation
-_HOLD = 2000  # milliseconds that its end stays
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito: for colour-blind readers too
+_HOLD = 2000  # milliseconds of the last frame
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito, for colour-blind readers
 
 
 def grid(images: Tensor, columns: int, pixels: int | None = None) -> "Image.Image":
-    """uint8 (N, C, H, W), C = 1 or 3, as one picture, row by row.
+    """Arrange images, uint8 (N, C, H, W) with C = 1 or 3, row by row.
 
-    Small images are enlarged by a whole factor. If all images together have more than `pixels` pixels, they are reduced
-    by a whole factor.
+    Small images are enlarged by an integer factor. Before that, if all images together have more than `pixels` pixels,
+    they are reduced by an integer factor.
     """
     from PIL import Image
 
@@ -56,7 +53,7 @@ def _reduced(images: Tensor, pixels: int) -> Tensor:
 
 
 def picture(image: Tensor) -> "Image.Image":
-    """uint8 (C, H, W), C = 1 or 3, as a picture of its own size."""
+    """Convert an image, uint8 (C, H, W) with C = 1 or 3, to a picture of the same size."""
     from PIL import Image
 
     values = image.permute(1, 2, 0).numpy()
@@ -64,26 +61,29 @@ def picture(image: Tensor) -> "Image.Image":
 
 
 def save(picture: "Image.Image", path: Path) -> None:
-    """Write a picture in the format of its suffix, atomically."""
+    """Write a picture atomically, in the format of the path's suffix."""
     with replacing(path) as temporary:
         picture.save(temporary)
 
 
-def animation(frames: Tensor, columns: int, path: Path) -> None:
-    """Grids that follow one another, uint8 (F, N, C, H, W), as a GIF; the last one is held."""
-    shown = [grid(images, columns) for images in frames]
-    durations = [_MILLISECONDS] * (len(shown) - 1) + [_HOLD]
+def animation(frames: Tensor, columns: int, path: Path, pixels: int | None = None) -> None:
+    """Write grids of images, uint8 (F, N, C, H, W), as a GIF that repeats. The last frame stays for two seconds.
+
+    If all frames together have more than `pixels` pixels, the images are reduced as by `grid`.
+    """
+    first, *others = [grid(images, columns, pixels and pixels // len(frames)) for images in frames]
+    durations = [_MILLISECONDS] * len(others) + [_HOLD]
     with replacing(path) as temporary:
-        shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0)
+        first.save(temporary, save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def columns_of(count: int) -> int:
-    """Of a grid that is about as wide as high, or a little wider."""
+    """The columns of a grid of `count` images that is as wide as high, or a little wider."""
     return -int(-(count**0.5) // 1)
 
 
 def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[str, Tensor]]) -> None:
-    """A labelled table of images: each row is a label and uint8 (len(columns), C, H, W)."""
+    """Draw a labelled table of images. Each row is a label and images, uint8 (len(columns), C, H, W)."""
     table = grid(torch.cat([images for _, images in rows]), len(columns), _STRIP)
     width = max(table.width / 100, 6.0)
     with _figure(path, width + 0.7, width * table.height / table.width + 0.75) as figure:
@@ -98,39 +98,40 @@ def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[s
 
 
 def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Loss, gradient norm and, where there are snapshots, their FID over optimizer steps, on logarithmic axes.
+    """Plot the loss, the gradient norm and the FID of the snapshots, if any, over optimizer steps on logarithmic axes.
 
-    `points` as in train.csv, `snapshots` as in snapshots.csv.
+    `points` are those of train.csv, `snapshots` those of snapshots.csv.
     """
     panels = [(points, "loss", "loss", BLUE), (points, "gradient_norm", "gradient norm", ORANGE)]
     panels += [(snapshots, "fid", "FID of snapshots", GREEN)] if snapshots else []
     with _figure(path, 7, 4.2 if len(panels) == 2 else 5.6) as figure:
-        every = figure.subplots(len(panels), 1, sharex=True, height_ratios=[2, 1, 1][: len(panels)])
-        for axes, (shown, key, label, colour) in zip(every, panels, strict=True):
-            steps, values = ([point[name] for point in shown] for name in ("step", key))
+        subplots = figure.subplots(len(panels), 1, sharex=True, height_ratios=[2, 1, 1][: len(panels)])
+        for axes, (records, key, label, colour) in zip(subplots, panels, strict=True):
+            steps, values = ([point[name] for point in records] for name in ("step", key))
             axes.plot(steps, values, color=colour, linewidth=1.4, marker=".", markersize=3)
             axes.set_yscale("log")
             axes.set_ylabel(label)
             axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        every[-1].set_xlabel("optimizer step")
+        subplots[-1].set_xlabel("optimizer step")
 
 
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> "Iterator[Figure]":
-    """A figure of the given size in inches, written to `path` when it is drawn; free of the user's settings."""
+    """A figure of a size in inches, without the user's matplotlib settings, written to `path` on exit."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    anonymous: dict[str, Any] = {"Software": None}  # matplotlib would write its version
+    metadata: dict[str, Any] = {"Software": None}  # matplotlib would write its version
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         with replacing(path) as temporary:
-            figure.savefig(temporary, metadata=anonymous)
+            figure.savefig(temporary, metadata=metadata)
 
 
 def _centres(extent: int, count: int) -> np.ndarray:
+    """The centres of `count` equal parts of an axis of `extent` pixels."""
     return (np.arange(count) + 0.5) * extent / count

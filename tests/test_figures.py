@@ -1,4 +1,4 @@
-"""Grids, strips and the loss curve."""
+"""Grids, animations, strips and the loss curve."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from ddpm import figures
@@ -38,9 +38,9 @@ def test_grid_shows_images_row_by_row_each_pixel_enlarged(channels: int, mode: s
     images = pictures(5, channels)
     picture = figures.grid(images, columns=3)
     assert (picture.mode, picture.size) == (mode, (3 * 50 + 2, 2 * 34 + 2))  # 16 x 24 doubled: the larger side is 48
-    for place in range(5):
-        shown = tile(picture, place // 3, place % 3, 32, 48)[::2, ::2].reshape(16, 24, channels)
-        assert np.array_equal(shown, images[place].permute(1, 2, 0).numpy()), place
+    for index in range(5):
+        pixels = tile(picture, index // 3, index % 3, 32, 48)[::2, ::2].reshape(16, 24, channels)
+        assert np.array_equal(pixels, images[index].permute(1, 2, 0).numpy()), index
     enlarged = tile(picture, 0, 0, 32, 48)
     assert np.array_equal(enlarged[::2, ::2], enlarged[1::2, 1::2])
 
@@ -52,9 +52,39 @@ def test_grid_is_white_where_there_is_no_image() -> None:
     assert np.asarray(picture)[:2].min() == np.asarray(picture)[:, 50:52].min() == 255
 
 
-@pytest.mark.parametrize(("size", "shown"), [(1, 48), (8, 48), (28, 56), (47, 94), (48, 48), (64, 64)])
-def test_grid_enlarges_by_the_smallest_whole_factor_that_reaches_48_pixels(size: int, shown: int) -> None:
-    assert figures.grid(pictures(1, 1, size, size), columns=1).size == (shown + 4, shown + 4)
+@pytest.mark.parametrize(("size", "enlarged"), [(1, 48), (8, 48), (28, 56), (47, 94), (48, 48), (64, 64)])
+def test_grid_enlarges_by_the_smallest_integer_that_reaches_48_pixels(size: int, enlarged: int) -> None:
+    assert figures.grid(pictures(1, 1, size, size), columns=1).size == (enlarged + 4, enlarged + 4)
+
+
+@pytest.mark.parametrize(("pixels", "factor"), [(4 * 60 * 90, 1), (4 * 60 * 90 - 1, 2), (4 * 20 * 30, 3)])
+def test_grid_reduces_large_images_to_the_given_number_of_pixels(pixels: int, factor: int) -> None:
+    images = pictures(4, 3, 60, 90)
+    picture = figures.grid(images, 2, pixels)
+    assert picture.size == (2 * (90 // factor + 2) + 2, 2 * (60 // factor + 2) + 2)
+    mean = images[3, :, :factor, :factor].float().mean((1, 2)).round().numpy()
+    assert np.array_equal(tile(picture, 1, 1, 60 // factor, 90 // factor)[0, 0], mean)
+
+
+def test_animation_shows_each_frame_as_a_grid_and_holds_the_last(tmp_path: Path) -> None:
+    frames = pictures(12, 1).reshape(3, 4, 1, 16, 24)
+    figures.animation(frames, 2, tmp_path / "moving.gif")
+    with Image.open(tmp_path / "moving.gif") as moving:
+        shown = [(np.asarray(frame.convert("L")), frame.info["duration"]) for frame in ImageSequence.Iterator(moving)]
+        assert moving.info["loop"] == 0
+    assert [duration for _, duration in shown] == [80, 80, 2000]
+    for (pixels, _), images in zip(shown, frames, strict=True):
+        assert np.array_equal(pixels, np.asarray(figures.grid(images, 2)))
+
+
+def test_animation_of_large_images_has_the_given_number_of_pixels_in_all_frames(tmp_path: Path) -> None:
+    figures.animation(pictures(6, 3, 64, 64).reshape(6, 1, 3, 64, 64), 1, tmp_path / "moving.gif", 6 * 32 * 32)
+    assert read(tmp_path / "moving.gif").size == (32 + 4, 32 + 4)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (10, 4)])
+def test_a_grid_of_any_count_is_at_least_as_wide_as_high(count: int, columns: int) -> None:
+    assert figures.columns_of(count) == columns
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
@@ -65,7 +95,7 @@ def test_picture_has_its_own_size_and_pixels(channels: int, mode: str) -> None:
     assert np.array_equal(np.asarray(picture).reshape(16, 24, channels), image.permute(1, 2, 0).numpy())
 
 
-def test_save_writes_what_it_is_given_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_save_writes_the_picture_and_no_other_file(tmp_path: Path) -> None:
     picture = figures.picture(pictures(1, 3)[0])
     figures.save(picture, tmp_path / "new" / "picture.png")
     assert np.array_equal(np.asarray(read(tmp_path / "new" / "picture.png")), np.asarray(picture))
@@ -89,10 +119,16 @@ def test_equal_inputs_give_equal_bytes_whatever_the_users_matplotlib_settings(
     draw: Callable[[Path], None], tmp_path: Path
 ) -> None:
     draw(tmp_path / "plain.png")
-    taste = {"axes.grid": True, "axes.facecolor": "black", "font.size": 20, "lines.linestyle": ":", "xtick.color": "r"}
-    with mpl.rc_context(taste):
-        draw(tmp_path / "tasteful.png")
-    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "tasteful.png").read_bytes()
+    settings = {
+        "axes.grid": True,
+        "axes.facecolor": "black",
+        "font.size": 20,
+        "lines.linestyle": ":",
+        "xtick.color": "r",
+    }
+    with mpl.rc_context(settings):
+        draw(tmp_path / "with_settings.png")
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "with_settings.png").read_bytes()
 
 
 def test_figures_leave_the_users_matplotlib_settings_alone(tmp_path: Path) -> None:
@@ -103,12 +139,12 @@ def test_figures_leave_the_users_matplotlib_settings_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_strip_shows_the_very_pixels_of_every_image(channels: int, tmp_path: Path) -> None:
+def test_strip_shows_the_exact_pixels_of_every_image(channels: int, tmp_path: Path) -> None:
     draw_strip(tmp_path / "strip.png", channels)
-    drawn = np.asarray(read(tmp_path / "strip.png").convert("RGB"))
+    strip = np.asarray(read(tmp_path / "strip.png").convert("RGB"))
     for image in (*pictures(2, channels), *(pictures(2, channels) // 2)):
         colour = image[:, 8, 12].expand(3).numpy()
-        assert (drawn == colour).all(axis=2).any()
+        assert (strip == colour).all(axis=2).any()
 
 
 def test_strip_grows_with_its_rows_and_names_no_software(tmp_path: Path) -> None:
