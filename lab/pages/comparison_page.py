@@ -1,6 +1,6 @@
 """Experiments side by side as a page: the table, their samples, their loss curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from lab.pages import embed, plots, templates
 from lab.pages.comparison import Table
+from lab.pages.embed import Picture
 
 MOST = 20  # experiments that are drawn: so many curves can still be told apart
-_PICTURES = 1_500_000  # bytes of all pictures together; the page stays under 3 MB
-_WIDEST = 800  # pixels of a picture that is made smaller: some stand in a row
+_PICTURES = 1_900_000  # bytes of all embedded files; with their encoding and the table, the page stays below 3 MB
 _POINTS = 200  # of a curve: as many as the plot is wide, more or less
 _LETTERS = 24  # of a name in a legend
 
@@ -28,18 +28,28 @@ class Drawn:
 def page(table: Table, drawn: Sequence[Drawn], sorted_by: str | None) -> str:
     """The page; `drawn` belongs to the first experiments of the table."""
     names = table.names[: len(drawn)]
-    have = [(name, one.samples) for name, one in zip(names, drawn, strict=True) if one.samples]
-    largest = min(embed.LARGEST, _PICTURES // max(len(have), 1))
+    pictures = dict(_fitting({name: one.samples for name, one in zip(names, drawn, strict=True) if one.samples}))
     return templates.render(
         "comparison.html",
         table=table,
         order=f"by {sorted_by}" if sorted_by else "the newest first",
         drawn=len(drawn),
-        pictures={name: embed.embed(path, largest, _WIDEST) for name, path in have},
-        pictureless=[name for name, one in zip(names, drawn, strict=True) if not one.samples],
+        pictures=pictures,
+        too_large=[name for name, one in zip(names, drawn, strict=True) if one.samples and name not in pictures],
+        without_samples=[name for name, one in zip(names, drawn, strict=True) if not one.samples],
         headlines=headlines(table),
         curves=curves({name: one.loss for name, one in zip(names, drawn, strict=True) if one.loss}),
     )
+
+
+def _fitting(files: Mapping[str, Path]) -> Iterator[tuple[str, Picture]]:
+    """Embed the files in their order, except those that would make the page too large."""
+    remaining = _PICTURES
+    for name, path in files.items():
+        size = path.stat().st_size
+        if size <= remaining:
+            remaining -= size
+            yield name, embed.from_file(path, f"Samples of {name}")
 
 
 def headlines(table: Table) -> dict[str, str]:

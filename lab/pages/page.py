@@ -7,8 +7,7 @@ from markupsafe import Markup
 
 from ddpm.tables import Share
 from lab.pages import contents, embed, plots, reproduce
-from lab.pages.contents import METRICS, Report
-from lab.pages.embed import Embedded
+from lab.pages.contents import CAPTIONS, METRICS, Report
 from lab.pages.plots import Line
 from lab.pages.templates import render
 
@@ -34,8 +33,7 @@ def page(report: Report) -> str:
         contents=contents,
         cards=list(cards(report)),
         unmeasured=[(name, contents.number(there)) for name, here, there in contents.published(report) if here is None],
-        pictures={name: embed.embed(path) for name, path in report.pictures.items()},
-        still=_still(report),
+        pictures={name: embed.from_file(path, CAPTIONS[name]) for name, path in report.pictures.items()},
         pixels="pixels" if report.params["data"]["image_size"] < _PIXEL_ART else "",
         bound=_bound(report),
         classes=_classes(report.shares),
@@ -92,10 +90,6 @@ def _from_elsewhere(report: Report, metric: str) -> list[tuple[str, str]]:
     if not section or metric not in section["metrics"]:
         return []
     return [(contents.number(section["metrics"][metric]), section["source"])]
-
-
-def _still(report: Report) -> Embedded | None:
-    return embed.last_frame(report.pictures["trajectory"]) if "trajectory" in report.pictures else None
 
 
 def _bound(report: Report) -> list[Markup]:
