@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 
 from lab.pages import embed, plots, templates
 from lab.pages.comparison import Table
@@ -14,7 +13,6 @@ from lab.pages.embed import Picture
 MOST = 20  # experiments that are drawn: so many curves can still be told apart
 _PICTURES = 1_900_000  # bytes of all embedded files; with their encoding and the table, the page stays below 3 MB
 _POINTS = 200  # of a curve: as many as the plot is wide, more or less
-_LETTERS = 24  # of a name in a legend
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,11 @@ def headlines(table: Table) -> dict[str, str]:
     }
 
 
-def curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> Markup | None:
+def curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
     """Loss curves on common axes; None where nothing was trained."""
     if not losses:
         return None
-    lines = [plots.Line(abridged(name), *zip(*thinned(points), strict=True)) for name, points in losses.items()]
+    lines = [plots.Line(name, *zip(*thinned(points), strict=True)) for name, points in losses.items()]
     return plots.lines(lines, "optimizer step", "loss", f"Loss over optimizer steps of {', '.join(losses)}")
 
 
@@ -74,8 +72,3 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
     """At most 200 points, each the last step and the mean of its neighbours."""
     groups = np.array_split(np.array(points, float), min(len(points), _POINTS))
     return [(float(group[-1, 0]), float(group[:, 1].mean())) for group in groups]
-
-
-def abridged(name: str) -> str:
-    """A long name without its middle: the beginning says what it is, the end which."""
-    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 10]}…{name[-9:]}"

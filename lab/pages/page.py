@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from ddpm.tables import Share
 from lab.pages import contents, embed, plots, reproduce
 from lab.pages.contents import CAPTIONS, METRICS, Report
+from lab.pages.embed import Picture
 from lab.pages.plots import Line
 from lab.pages.templates import render
 
@@ -92,7 +91,7 @@ def _from_elsewhere(report: Report, metric: str) -> list[tuple[str, str]]:
     return [(contents.number(section["metrics"][metric]), section["source"])]
 
 
-def _bound(report: Report) -> list[Markup]:
+def _bound(report: Report) -> list[Picture]:
     times = [point["t"] for point in report.bound]
     labels = {"bits_per_dim": "bits per dimension", "x_0_error": "mean squared error of x_0"}
     return [
@@ -102,12 +101,12 @@ def _bound(report: Report) -> list[Markup]:
     ]
 
 
-def _panel(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str) -> Markup:
+def _panel(x: Sequence[float], y: Sequence[float], x_label: str, y_label: str) -> Picture:
     told = f"{y_label[:1].upper()}{y_label[1:]} over {x_label}: from {contents.number(y[0])} at {x[0]:g} "
     return plots.lines([Line(y_label, x, y)], x_label, y_label, f"{told}to {contents.number(y[-1])} at {x[-1]:g}")
 
 
-def _classes(shares: Sequence[Share]) -> Markup | None:
+def _classes(shares: Sequence[Share]) -> Picture | None:
     """The classes, of very many those whose shares differ most, in their order."""
     if not shares:
         return None

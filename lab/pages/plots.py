@@ -1,7 +1,6 @@
-"""Plots for pages: inline SVG in the colours of the text around it. Equal inputs give equal bytes."""
+"""Plots of the pages, as SVG. Equal inputs give equal bytes."""
 
 import io
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,94 +9,87 @@ from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
-from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ddpm.figures import BLUE, GREEN, ORANGE, PURPLE
+from lab.pages import embed
+from lab.pages.embed import Picture
 
-_WIDTH, _HEIGHT = 4.6, 3.0  # inches: text stays readable where a phone shrinks the plot to its width
+_WIDTH, _HEIGHT = 4.6, 3.0  # inches: the text stays readable when the plot is as wide as a phone
 _LEGEND_LINE, _BAR = 0.18, 0.3  # inches
-_INK = "#010203"  # becomes the colour of the text around the plot
-_NAMED = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "purple": PURPLE}  # a dark page may brighten them
-_LOGARITHMIC = 5  # as soon as the largest value is so many times the smallest
-_LONGEST = 24  # letters of a name: more leave no room for what it names
-_MARKED = 40  # points: more are a line without marks
-_STYLES = list(product(("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))), _NAMED.values()))
-_TASTE: Any = {  # an untyped dict: the keys of matplotlib's are literals
-    "svg.fonttype": "none",  # text stays text, in the page's font
+_LOGARITHMIC = 5  # the ratio of the largest value to the smallest from which the y axis is logarithmic
+_LONGEST_NAME = 24  # letters
+_MARKED = 40  # points; longer curves are lines without markers
+_STYLES = list(product(("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))), (BLUE, ORANGE, GREEN, PURPLE)))
+_SETTINGS: Any = {  # untyped: matplotlib types its keys as literals
+    "svg.fonttype": "none",  # text stays text: small files, and all letters of the reader's fonts
+    "svg.hashsalt": "ddpm",  # random ids otherwise
     "text.parse_math": False,  # names are no formulas
     "font.size": 9.5,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, and its points."""
+    """A curve: its name and its points."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
 
 
-def lines(curves: Sequence[Line], x_label: str, y_label: str, description: str) -> Markup:
-    """Curves on common axes, with a legend under several; y is logarithmic where its values span much.
+def lines(curves: Sequence[Line], x_label: str, y_label: str, alt: str) -> Picture:
+    """Plot curves on common axes, with a legend if there are several. `alt` is the text for screen readers.
 
-    `description` is what a screen reader says.
+    The y axis is logarithmic if the largest value is at least five times the smallest, and begins at 0 otherwise.
     """
     rows = -(-len(curves) // 2) if len(curves) > 1 else 0
-    with _svg(_HEIGHT + rows * _LEGEND_LINE, description) as (figure, drawn):
+    with _matplotlib_settings():
+        figure = Figure(figsize=(_WIDTH, _HEIGHT + rows * _LEGEND_LINE), layout="constrained")
         axes = _axes(figure)
         for curve, (style, colour) in zip(curves, cycle(_STYLES), strict=False):
-            mark = "." if len(curve.x) <= _MARKED else ""
-            axes.plot(
-                curve.x,
-                curve.y,
-                linestyle=style,
-                color=colour,
-                linewidth=1.5,
-                marker=mark,
-                markersize=4,
-            )
+            marker = "." if len(curve.x) <= _MARKED else ""
+            axes.plot(curve.x, curve.y, linestyle=style, color=colour, linewidth=1.5, marker=marker, markersize=4)
         _scale(axes, [value for curve in curves for value in curve.y])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if rows:
-            names = [_fitting(curve.name) for curve in curves]
-            # Names and lines are given, for of itself a legend leaves out what begins with an underscore.
+            names = [abridged(curve.name) for curve in curves]
+            # Lines and names are explicit because matplotlib omits labels that begin with an underscore.
             figure.legend(
                 axes.lines, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.6
             )
-    return drawn[0]
+        return _picture(figure, alt)
 
 
-def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: str, description: str) -> Markup:
-    """Horizontal bars from zero: for each name one of every group, the first on top."""
+def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: str, alt: str) -> Picture:
+    """Plot horizontal bars from zero: for each name one bar of each group, the first name on top."""
     thickness = 0.8 / len(groups)
-    with _svg(len(names) * _BAR + 1, description) as (figure, drawn):
+    with _matplotlib_settings():
+        figure = Figure(figsize=(_WIDTH, len(names) * _BAR + 1), layout="constrained")
         axes = _axes(figure)
-        for place, ((group, values), (_, colour)) in enumerate(zip(groups.items(), _STYLES, strict=False)):
-            middles = [row + (place - (len(groups) - 1) / 2) * thickness for row in range(len(names))]
-            axes.barh(middles, values, thickness, color=colour, label=group)
-        axes.set_yticks(range(len(names)), [_fitting(name) for name in names])
+        for index, ((group, values), (_, colour)) in enumerate(zip(groups.items(), _STYLES, strict=False)):
+            centres = [row + (index - (len(groups) - 1) / 2) * thickness for row in range(len(names))]
+            axes.barh(centres, values, thickness, color=colour, label=group)
+        axes.set_yticks(range(len(names)), [abridged(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         axes.set_xlabel(x_label)
         figure.legend(loc="outside upper left", ncols=len(groups), frameon=False, fontsize=8.5)
-    return drawn[0]
+        return _picture(figure, alt)
 
 
-def _fitting(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+def abridged(name: str) -> str:
+    """Cut the middle out of a long name, because both ends tell names of a sweep apart."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 10]}…{name[-9:]}"
 
 
 def _axes(figure: Figure) -> Axes:
     axes = figure.add_subplot()
-    axes.grid(True, color=_INK, alpha=0.14, linewidth=0.7)
+    axes.grid(True, color="black", alpha=0.14, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -106,52 +98,35 @@ def _axes(figure: Figure) -> Axes:
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
-    """A y axis that is logarithmic where that serves and begins at zero elsewhere, its numbers written out."""
-    span = max(values) / min(values) if values and min(values) > 0 else 1
-    axes.yaxis.set_major_formatter(FuncFormatter(_short))
-    if span < _LOGARITHMIC:
+    """Set the scale of the y axis, with numbers such as 0.05 instead of powers."""
+    ratio = max(values) / min(values) if values and min(values) > 0 else 1
+    if ratio < _LOGARITHMIC:
         axes.set_ylim(bottom=min([0, *values]))
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if span > 100 else (1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(_short))  # a change of scale has forgotten it
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if ratio > 100 else (1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(_short))
 
 
 def _short(value: float, _: object = None) -> str:
-    """2500, 0.05, 200k, 1M."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= (size if size == 1e6 else 1e4):
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+    """Format a tick label: 2500, 0.05, 200k, 1M."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"
 
 
 @contextmanager
-def _svg(height: float, description: str) -> Iterator[tuple[Figure, list[Markup]]]:
-    """A figure to draw on; when that is done, the list has its SVG. Free of the user's settings."""
-    drawn: list[Markup] = []
+def _matplotlib_settings() -> Iterator[None]:
+    """Use matplotlib's defaults and the settings of the plots instead of the user's."""
     with mpl.rc_context(mpl.rcParamsDefault), warnings.catch_warnings():
-        mpl.rcParams.update(_TASTE | {"svg.hashsalt": description})
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's font has more letters than matplotlib's
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure, drawn
-        written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
-    drawn.append(_inline(written.getvalue(), description))
+        mpl.rcParams.update(_SETTINGS)
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
+        yield
 
 
-def _inline(svg: str, description: str) -> Markup:
-    """A file's SVG as a part of a page: no heading, no styles for others, no names but those that are referred to."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
-    size = re.search(r'viewBox="[^"]+"', svg)
-    assert size is not None
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {size[0]} '
-    opening += f'role="img" aria-label="{escape(description)}">'
-    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1).replace(_INK, "currentColor")
-    for name, colour in _NAMED.items():
-        svg = svg.replace(f": {colour.lower()}", f": var(--{name}, {colour.lower()})")
-    return Markup(svg)
+def _picture(figure: Figure, alt: str) -> Picture:
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
+    width, height = figure.get_size_inches() * figure.dpi
+    return embed.picture(svg.getvalue().encode(), "image/svg+xml", (round(width), round(height)), alt)

@@ -1,8 +1,10 @@
-"""Reports for the tests of the pages."""
+"""Reports for the tests of the pages, and the plots in them."""
 
+import base64
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
@@ -93,3 +95,16 @@ def rich(folder: Path, name: str = "one") -> Report:
         params={**told.params, "published": PUBLISHED | {"source": name}},
         pictures=pictures,
     )
+
+
+def svg_source(uri: str) -> str:
+    """The SVG of a plot's data URI."""
+    mimetype, _, encoded = uri.partition(";base64,")
+    assert mimetype == "data:image/svg+xml"
+    return base64.b64decode(encoded).decode()
+
+
+def svg_texts(uri: str) -> list[str]:
+    """The text elements of a plot's data URI."""
+    elements = ElementTree.fromstring(svg_source(uri)).iter("{http://www.w3.org/2000/svg}text")
+    return [element.text or "" for element in elements]

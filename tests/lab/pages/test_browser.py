@@ -66,7 +66,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["report", "comparison"])
 def opened(request: pytest.FixtureRequest) -> tuple[Path, int]:
     """Each page, and how many images it has."""
-    return request.getfixturevalue(request.param), {"report": 7, "comparison": 20}[request.param]
+    return request.getfixturevalue(request.param), {"report": 10, "comparison": 21}[request.param]
 
 
 class Visit:
@@ -105,14 +105,21 @@ def test_dark_and_light_pages_have_text_that_contrasts_with_their_ground(
 ) -> None:
     for scheme, dark in (("light", False), ("dark", True)):
         visit = Visit(browser, opened[0], color_scheme=scheme)
-        ink_of = "(e instanceof SVGElement ? getComputedStyle(e).fill : getComputedStyle(e).color)"
-        colours = f"(e => [{ink_of}, getComputedStyle(document.body).backgroundColor])"
-        for place in ("body", ".lead", "figcaption", ".warning", "svg text"):
-            ink, ground = visit.page.evaluate(f"{colours}(document.querySelector('{place}'))")
-            lighter, darker = sorted((luminance(ink), luminance(ground)), reverse=True)
-            assert (lighter + 0.05) / (darker + 0.05) > 4.5, (scheme, place)
+        colours = "(e => [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor])"
+        for selector in ("body", ".lead", "figcaption", ".warning"):
+            text, ground = visit.page.evaluate(f"{colours}(document.querySelector('{selector}'))")
+            lighter, darker = sorted((luminance(text), luminance(ground)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) > 4.5, (scheme, selector)
             assert (luminance(ground) < 0.5) == dark
         visit.page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_picture_has_a_light_background(scheme: Any, browser: Browser, opened: tuple[Path, int]) -> None:
+    visit = Visit(browser, opened[0], color_scheme=scheme)
+    grounds = visit.page.evaluate("[...document.images].map(i => getComputedStyle(i).backgroundColor)")
+    assert {luminance(ground) > 0.7 for ground in grounds} == {True}
+    visit.page.close()
 
 
 def luminance(colour: str) -> float:

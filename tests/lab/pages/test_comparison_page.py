@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lab.pages.comparison import Experiment, compare
-from lab.pages.comparison_page import MOST, Drawn, abridged, page, thinned
+from lab.pages.comparison_page import MOST, Drawn, page, thinned
 
 
 def tracked(name: str, place: int = 0) -> Experiment:
@@ -63,8 +63,3 @@ def test_a_long_curve_is_thinned_to_means_that_reach_its_end() -> None:
     assert len(thin) == 200
     assert thin[-1] == (2000.0, 0.5)
     assert thinned(points[:3]) == points[:3]
-
-
-def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
-    assert abridged("a name of 24 letters, ok") == "a name of 24 letters, ok"
-    assert abridged("learning-rate-of-a-sweep 0123abcd") == "learning-rate-… 0123abcd"
