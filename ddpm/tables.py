@@ -6,8 +6,6 @@ from dataclasses import astuple, dataclass
 from io import StringIO
 from pathlib import Path
 
-from ddpm import files
-
 _SHARES = ("class", "data", "samples")
 
 
@@ -27,21 +25,23 @@ def write_points(path: Path, points: Iterable[Mapping[str, float]], columns: Seq
 
 
 def read_points(path: Path) -> list[dict[str, float]]:
-    """Read a curve: its points in order, by column name."""
+    """Read the points of a curve by column name."""
     return [{name: float(value) for name, value in row.items()} for row in _read(path)]
 
 
 def write_shares(path: Path, shares: Sequence[Share]) -> None:
-    """Write one line per class, or the header alone where there are no classes."""
+    """Write one line per class. Without classes the file is only a header."""
     _write(path, _SHARES, map(astuple, shares))
 
 
 def read_shares(path: Path) -> list[Share]:
-    """Read the shares in the order of the classes."""
+    """Read the shares of the classes in their order."""
     return [Share(row["class"], float(row["data"]), float(row["samples"])) for row in _read(path)]
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    from ddpm import files  # imports torch, which readers of these files need not wait for
+
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

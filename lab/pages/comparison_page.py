@@ -1,4 +1,4 @@
-"""Experiments side by side as a page: the table, their samples, their loss curves."""
+"""The comparison page: the table of experiments, their samples and their loss curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from lab.pages import embed, plots, templates
 from lab.pages.comparison import Table
 from lab.pages.embed import Picture
 
-MOST = 20  # experiments that are drawn: so many curves can still be told apart
-_PICTURES = 1_900_000  # bytes of all embedded files; with their encoding and the table, the page stays below 3 MB
-_POINTS = 200  # of a curve: as many as the plot is wide, more or less
+MOST = 20  # experiments with samples and a loss curve; plots have styles for as many
+_PICTURES = 1_900_000  # bytes of all embedded files; their encoding adds a third, and the page stays below 3 MB
+_POINTS = 200  # of a curve
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is drawn of an experiment: as many points of its loss as it has, and a file with a grid of its samples."""
+    """The loss curve of an experiment and a picture of its samples, if any."""
 
     loss: Sequence[tuple[int, float]]  # steps and values
     samples: Path | None
 
 
 def page(table: Table, drawn: Sequence[Drawn], sorted_by: str | None) -> str:
-    """The page; `drawn` belongs to the first experiments of the table."""
+    """Render the page. `drawn` belongs to the first experiments of the table."""
     names = table.names[: len(drawn)]
     pictures = dict(_fitting({name: one.samples for name, one in zip(names, drawn, strict=True) if one.samples}))
     return templates.render(
         "comparison.html",
         table=table,
-        order=f"by {sorted_by}" if sorted_by else "the newest first",
+        order=f"Sorted by {sorted_by}" if sorted_by else "Newest first",
         drawn=len(drawn),
         pictures=pictures,
         too_large=[name for name, one in zip(names, drawn, strict=True) if one.samples and name not in pictures],
@@ -51,7 +51,7 @@ def _fitting(files: Mapping[str, Path]) -> Iterator[tuple[str, Picture]]:
 
 
 def headlines(table: Table) -> dict[str, str]:
-    """The first metric of each experiment, to stand under its samples."""
+    """The first metric of each experiment, for the caption of its samples."""
     if not table.metrics:
         return {}
     key, cells = next(iter(table.metrics.items()))
@@ -61,7 +61,7 @@ def headlines(table: Table) -> dict[str, str]:
 
 
 def curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
-    """Loss curves on common axes; None where nothing was trained."""
+    """Plot the loss curves on common axes. None if there are no losses."""
     if not losses:
         return None
     lines = [plots.Line(name, *zip(*thinned(points), strict=True)) for name, points in losses.items()]
@@ -69,6 +69,6 @@ def curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
-    """At most 200 points, each the last step and the mean of its neighbours."""
+    """Reduce a curve to at most 200 points, each the last step and the mean value of a group of points."""
     groups = np.array_split(np.array(points, float), min(len(points), _POINTS))
     return [(float(group[-1, 0]), float(group[:, 1].mean())) for group in groups]

@@ -1,4 +1,4 @@
-"""What a report tells, in the words that its page and its Markdown share; nothing is computed here."""
+"""The contents of a report that its page and its Markdown share. Nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,44 +11,44 @@ from ddpm.tables import Share
 from lab.experiment.dvcfile import flatten
 
 METRICS = {
-    "fid": "Fréchet distance, samples to training images",
-    "fid_matched": "the same from {matched} samples",
-    "fid_floor": "{matched} test images to training images: the floor",
-    "kid": "kernel distance, samples to training images",
+    "fid": "Fréchet distance between samples and training images",
+    "fid_matched": "FID of {matched} samples",
+    "fid_floor": "FID of {matched} test images: the floor",
+    "kid": "kernel distance between samples and training images",
     "is": "Inception Score of samples",
-    "is_std": "its standard deviation over {is_splits} splits",
+    "is_std": "standard deviation of the Inception Score over {is_splits} splits",
     "is_real": "Inception Score of {is_real_images} training images",
-    "precision": "samples that look like training images",
-    "recall": "training images that samples cover",
-    "class_distance": "between the shares of the classes in samples and in training images: 0 (equal) to 1",
-    "label_agreement": "samples in which the classifier sees the class asked for",
-    "accuracy": "of the classifier, on test images",
+    "precision": "share of samples within the manifold of the training images",
+    "recall": "share of training images within the manifold of the samples",
+    "class_distance": "total variation between the classes of samples and of training images, 0 to 1",
+    "label_agreement": "share of samples that the classifier assigns to their label",
+    "accuracy": "accuracy of the classifier on test images",
 }
 LIKELIHOOD = {
-    "bits_per_dim": "the variational bound of {images} test images",
-    "rate": "of it, to send x_1",
-    "distortion": "of it, to name x_0, given x_1",
+    "bits_per_dim": "variational bound of {images} test images",
+    "rate": "bits to encode x_1",
+    "distortion": "bits to encode x_0 given x_1",
 }
 NEIGHBOURS = {
-    "smallest": "of the sample that comes closest",
-    "median": "half of the first {neighbours_images} samples are closer",
-    "median_of_test": "half of the test images are closer",
+    "smallest": "smallest distance of a sample",
+    "median": "median distance of the first {neighbours_images} samples",
+    "median_of_test": "median distance of test images",
 }
 CAPTIONS = {
     "samples": "Samples",
     "real": "Test images",
-    "denoising": "Samples appearing out of noise: x_t, and the x_0 that the network predicts from it",
-    "trajectory": "The first samples on their way from noise",
-    "noising": "Test images turning into noise, and the x_0 that the network predicts",
+    "denoising": "Sampling: x_t and the x_0 that the network predicts from it",
+    "trajectory": "The first samples, from noise to images",
+    "noising": "The forward process: x_t of test images and the x_0 that the network predicts from it",
     "neighbours": "The samples nearest to a training image, with the distance in grey levels",
-    "loss": "Loss and gradient norm while training, and FID of the snapshots if there are any",
+    "loss": "Loss, gradient norm and, if there are snapshots, their FID over optimizer steps",
 }
-CHAIN = "Noise is added to test images, and the network is asked what they were. Drawing samples goes the other way."
-NOT_COMPARABLE = "Distances under one extractor are not comparable with those under another."
-UNCHANGED = "All are those of recipes/default.yaml."
-REPRODUCE = "With the code of this digest, these commands give the same parameters, and so the same results:"
-REPRODUCE_FROM_FILE = "Save all parameters above as params.yaml; then, with the code of this digest:"
-_ORIGIN = {  # of the protocol: where things come from, told apart from how they were measured
+CHAIN = "The forward process adds noise to images. Sampling reverses it with the network's predictions of x_0."
+NOT_COMPARABLE = "Distances measured with different extractors are not comparable."
+UNCHANGED = "All parameters are those of recipes/default.yaml."
+REPRODUCE = "With the code of this digest, these commands give the same parameters and therefore the same results:"
+REPRODUCE_FROM_FILE = "Save all parameters above as params.yaml, then run with the code of this digest:"
+_PROVENANCE = {  # keys of the protocol that name files; the other keys describe the measurement
     "data": "images",
     "train_digest": "training images, sha256",
     "test_digest": "test images, sha256",
@@ -60,14 +60,14 @@ _ORIGIN = {  # of the protocol: where things come from, told apart from how they
 
 @dataclass(frozen=True)
 class Report:
-    """What the other stages have written, and who the experiment is."""
+    """The results of the other stages and the identity of the experiment."""
 
     metrics: Mapping[str, Any]  # reports/metrics.json
     points: Sequence[Mapping[str, float]]  # reports/train.csv
     snapshots: Sequence[Mapping[str, float]]  # reports/snapshots.csv
     bound: Sequence[Mapping[str, float]]  # reports/likelihood.csv
     shares: Sequence[Share]  # reports/classes.csv
-    params: Mapping[str, Any]  # a whole params.yaml
+    params: Mapping[str, Any]  # a complete params.yaml
     defaults: Mapping[str, Any]  # recipes/default.yaml
     pictures: Mapping[str, Path]  # by the names of CAPTIONS
     fingerprint: str  # of the experiment
@@ -75,20 +75,20 @@ class Report:
 
     @property
     def protocol(self) -> Mapping[str, Any]:
-        """All that the metrics depend on."""
+        """Everything that the metrics depend on."""
         return dict(self.metrics["protocol"])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by its dotted name, and what it is."""
+    """A metric with its dotted name and a description."""
 
     name: str
     value: float
-    text: str
+    description: str
 
 
-_SPOKEN = {
+_NAMES = {
     "unet": "U-Net",
     "basic": "basic U-Net",
     "ancestral": "ancestral sampling",
@@ -98,39 +98,39 @@ _SPOKEN = {
 
 
 def title(report: Report) -> str:
-    """Which images."""
+    """The title of a report: the data and the image size."""
     size = report.params["data"]["image_size"]
     return f"{report.protocol['data']}, {size}×{size}"
 
 
 def summary(report: Report) -> str:
-    """What was done, in two sentences."""
+    """The model, its training and the sampler in two sentences."""
     network, train, sample = (report.params[section] for section in ("network", "train", "sample"))
     kind = "A conditional" if network["conditional"] else "A"
     predicted = report.params["diffusion"]["prediction"]
-    trained = f"trained for {train['steps']} steps" if train["steps"] else "not trained here"
-    drawn = f"{sample['count']} samples by {_SPOKEN[sample['sampler']]} in {sample['steps']} steps"
-    guided = "" if sample["guidance"] is None else f", with guidance {plain(sample['guidance'])}"
-    return f"{kind} {_SPOKEN[network['kind']]} that predicts {predicted}, {trained}. {drawn}{guided}."
+    trained = f"trained for {train['steps']} steps" if train["steps"] else "not trained in this experiment"
+    samples = f"{sample['count']} samples with {_NAMES[sample['sampler']]} in {sample['steps']} steps"
+    guidance = "" if sample["guidance"] is None else f" and guidance {plain(sample['guidance'])}"
+    return f"{kind} {_NAMES[network['kind']]} that predicts {predicted}, {trained}. {samples}{guidance}."
 
 
 def extractor(protocol: Mapping[str, Any]) -> str:
-    """What the metrics were measured with."""
+    """The extractor in a sentence."""
     kinds = {
-        "classifier": "a classifier trained on these very images",
-        "inception": "torch-fidelity's InceptionV3, which papers quote",
+        "classifier": "a classifier trained on the training images",
+        "inception": "torch-fidelity's InceptionV3, the one that papers use",
     }
     return f"The extractor is {kinds[protocol['extractor']]}."
 
 
 def of_extractor(metrics: Mapping[str, Any]) -> list[Metric]:
-    """What the extractor measured."""
+    """The metrics measured with the extractor."""
     name = metrics["protocol"]["extractor"]
     return _described(name, metrics[name], METRICS, metrics["protocol"])
 
 
 def of_likelihood(metrics: Mapping[str, Any]) -> list[Metric]:
-    """The bound and its parts, in bits per dimension, where it was measured."""
+    """The variational bound and its parts in bits per dimension, if measured."""
     bound = metrics.get("likelihood", {})
     return _described("likelihood", bound, LIKELIHOOD, bound)
 
@@ -141,10 +141,12 @@ def of_neighbours(metrics: Mapping[str, Any]) -> list[Metric]:
 
 
 def _described(
-    prefix: str, values: Mapping[str, Any], texts: Mapping[str, str], facts: Mapping[str, Any]
+    prefix: str, values: Mapping[str, Any], descriptions: Mapping[str, str], fields: Mapping[str, Any]
 ) -> list[Metric]:
     return [
-        Metric(f"{prefix}.{key}", values[key], text.format_map(facts)) for key, text in texts.items() if key in values
+        Metric(f"{prefix}.{key}", values[key], description.format_map(fields))
+        for key, description in descriptions.items()
+        if key in values
     ]
 
 
@@ -156,58 +158,58 @@ def published(report: Report) -> list[tuple[str, float | None, float]]:
 
 
 def training(points: Sequence[Mapping[str, float]]) -> str:
-    """How the loss went."""
+    """The first and the last loss in a sentence."""
     if not points:
-        return "The model was not trained here: train.steps is 0."
+        return "The model was not trained in this experiment: train.steps is 0."
     first, last = points[0], points[-1]
     return (
-        f"{int(last['step'])} steps; the loss went from {number(first['loss'])} "
-        f"to {number(last['loss'])} (means over a window of steps)."
+        f"{int(last['step'])} steps. The loss changed from {number(first['loss'])} "
+        f"to {number(last['loss'])} (means over windows of steps)."
     )
 
 
 def best_snapshot(metrics: Mapping[str, Any]) -> str:
-    """The best snapshot beside the final model, or nothing."""
+    """The best snapshot and the final model in a sentence, or an empty string."""
     if "snapshots" not in metrics:
         return ""
     best, final = metrics["snapshots"], metrics[metrics["protocol"]["extractor"]]["fid"]
     return (
-        f"Of the snapshots, that of step {int(best['best_step'])} has the smallest FID, {number(best['best_fid'])}; "
-        f"the final model's is {number(final)}."
+        f"The snapshot of step {int(best['best_step'])} has the smallest FID, {number(best['best_fid'])}. "
+        f"The FID of the final model is {number(final)}."
     )
 
 
 def class_balance(metrics: Mapping[str, Any]) -> str:
-    """How the samples' classes compare with the data's, or nothing."""
+    """The metrics of the classes in sentences, or an empty string."""
     measured = metrics[metrics["protocol"]["extractor"]]
     if "class_distance" not in measured:
         return ""
-    told = (
-        f"As the classifier sees both, {measured['class_distance']:.1%} of the samples would have to be of another "
-        f"class for their shares to be those of the training images."
+    text = (
+        f"According to the classifier, {measured['class_distance']:.1%} of the samples would have to change their "
+        f"class to match the class shares of the training images."
     )
     if "label_agreement" in measured:
-        told += f" It sees the class asked for in {measured['label_agreement']:.1%} of the samples."
-    return told
+        text += f" The classifier assigns {measured['label_agreement']:.1%} of the samples to their label."
+    return text
 
 
 def memorisation(metrics: Mapping[str, Any]) -> str:
-    """How close samples come to training images, and how to read it; or nothing."""
+    """The distances to training images and their interpretation in sentences, or an empty string."""
     if "neighbours" not in metrics:
         return ""
     distance, count = metrics["neighbours"], metrics["protocol"]["neighbours_images"]
     return (
         f"The median distance from a sample to its nearest training image is {number(distance['median'])} grey levels "
-        f"(root mean square over pixels, of the first {count} samples); from a test image, which the model has never "
-        f"seen, it is {number(distance['median_of_test'])}. Samples that were copies would lie much closer than test "
-        f"images do. The closest one lies at {number(distance['smallest'])}."
+        f"(root mean square over pixels, first {count} samples). For test images, which are not in the training data, "
+        f"it is {number(distance['median_of_test'])}. Copies would be much closer to a training image than test images "
+        f"are. The smallest distance of a sample is {number(distance['smallest'])}."
     )
 
 
 def changes(report: Report) -> list[tuple[str, str, str]]:
     """The parameters that differ from the default recipe's: name, value here, value there.
 
-    Not what is published, which changes no result.
+    Published numbers are left out because they change no result.
     """
     here, there = (
         flatten({section: values for section, values in params.items() if section != "published"})
@@ -221,37 +223,37 @@ def changes(report: Report) -> list[tuple[str, str, str]]:
 
 
 def all_parameters(report: Report) -> str:
-    """A params.yaml of this experiment; where and how it ran is as in the default recipe."""
+    """The complete parameters as YAML."""
     return yaml.safe_dump(dict(report.params), sort_keys=False, allow_unicode=True).strip()
 
 
 def measured(report: Report) -> list[tuple[str, str]]:
-    """How the metrics were measured: name and value."""
-    apart = {*_ORIGIN, "data_pinned", "warnings"}
-    return [(key, plain(value)) for key, value in sorted(flatten(report.protocol).items()) if key not in apart]
+    """The protocol without provenance: name and value."""
+    elsewhere = {*_PROVENANCE, "data_pinned", "warnings"}
+    return [(key, plain(value)) for key, value in sorted(flatten(report.protocol).items()) if key not in elsewhere]
 
 
 def provenance(report: Report) -> list[tuple[str, str]]:
-    """Where the results come from: what, and its name or digest."""
+    """The origin of the results: item and its name or digest."""
     protocol, params = report.protocol, report.params
     seeds = {name: params[name]["seed"] for name in ("data", "train", "sample", "evaluate")}
-    pinned = "checked against the digest that they must have" if protocol["data_pinned"] else "not pinned"
+    pinned = "yes, by their digest" if protocol["data_pinned"] else "no"
     return [
         ("experiment", report.fingerprint),
         ("code, sha256", report.code),
-        *[(text, plain(protocol[key])) for key, text in _ORIGIN.items()],
-        ("images are", pinned),
+        *[(item, plain(protocol[key])) for key, item in _PROVENANCE.items()],
+        ("images pinned", pinned),
         ("seeds", ", ".join(f"{name} {plain(seed)}" for name, seed in seeds.items())),
     ]
 
 
 def number(value: float) -> str:
-    """Four digits."""
+    """Format a number with four significant digits."""
     return f"{value:.4g}"
 
 
 def plain(value: Any) -> str:
-    """A parameter's value as a reader of YAML knows it."""
+    """Format the value of a parameter as in YAML."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

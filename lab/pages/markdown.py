@@ -1,4 +1,4 @@
-"""The report as Markdown, from what the other stages have written; nothing is computed here."""
+"""The report as Markdown."""
 
 import html
 import os
@@ -12,7 +12,7 @@ from lab.pages.contents import CAPTIONS, Metric, Report
 
 
 def page(report: Report, folder: Path) -> str:
-    """The whole report, for a file in `folder`."""
+    """Format the report for a file in `folder`, to which the paths of its pictures are relative."""
     metrics = report.metrics
     parts = [
         "# Report",
@@ -23,10 +23,10 @@ def page(report: Report, folder: Path) -> str:
         f"{contents.extractor(report.protocol)} {contents.NOT_COMPARABLE}",
         metrics_table(metrics),
         *_published(report),
-        *_metrics("distance to the nearest training image, in grey levels", contents.of_neighbours(metrics)),
+        *_metrics("distance to the nearest training image in grey levels", contents.of_neighbours(metrics)),
         contents.memorisation(metrics),
         contents.class_balance(metrics),
-        *_metrics("negative log likelihood, in bits per dimension", contents.of_likelihood(metrics)),
+        *_metrics("negative log likelihood in bits per dimension", contents.of_likelihood(metrics)),
         "## Training",
         contents.training(report.points),
         contents.best_snapshot(metrics),
@@ -43,13 +43,13 @@ def page(report: Report, folder: Path) -> str:
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """The metrics of the extractor as a table; also the README's."""
+    """Format the metrics of the extractor as a table. The README has the same."""
     return _metrics("metric", contents.of_extractor(metrics))[0]
 
 
-def _metrics(what: str, measured: Sequence[Metric]) -> list[str]:
-    rows = [(f"`{metric.name}`", contents.number(metric.value), metric.text) for metric in measured]
-    return [_table((what, "value", "what it is"), rows)] if rows else []
+def _metrics(title: str, measured: Sequence[Metric]) -> list[str]:
+    rows = [(f"`{metric.name}`", contents.number(metric.value), metric.description) for metric in measured]
+    return [_table((title, "value", "description"), rows)] if rows else []
 
 
 def _picture(caption: str, path: str) -> str:
@@ -71,8 +71,8 @@ def _changes(report: Report) -> str:
 
 def _commands(report: Report) -> list[str]:
     lines = reproduce.reproduce(report.params, report.defaults)
-    told = contents.REPRODUCE_FROM_FILE if lines is None else contents.REPRODUCE
-    return [told, "```bash\n" + "\n".join(lines or ["dvc repro"]) + "\n```"]
+    instruction = contents.REPRODUCE_FROM_FILE if lines is None else contents.REPRODUCE
+    return [instruction, "```bash\n" + "\n".join(lines or ["dvc repro"]) + "\n```"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -81,5 +81,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break the table or become markup: names come from the user's data."""
+    """Escape a text for a table cell. Names of the user's data may contain Markdown and HTML."""
     return re.sub(r"[\\`*_(|]", r"\\\g<0>", html.escape(" ".join(text.splitlines()), quote=False))

@@ -1,4 +1,4 @@
-"""Pages of HTML from the templates beside this file; what is filled in is escaped, so names from data stay names."""
+"""Rendering of the templates in this folder. Values are escaped, because names in the user's data may contain HTML."""
 
 from pathlib import Path
 from typing import Any
@@ -16,5 +16,5 @@ _PAGES = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template makes of values. What is HTML itself must be `markupsafe.Markup`."""
+    """Render a template with values."""
     return _PAGES.get_template(template).render(values)

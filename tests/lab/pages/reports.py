@@ -60,39 +60,39 @@ PUBLISHED = {
 
 
 def changed(report: Report, section: str, **values: Any) -> Report:
-    """With other parameters in a section."""
+    """The report with other parameters in a section."""
     return replace(report, params={**report.params, section: {**report.params[section], **values}})
 
 
 def measured(report: Report, **parts: Any) -> Report:
-    """With other parts of the metrics."""
+    """The report with other parts of the metrics."""
     return replace(report, metrics={**report.metrics, **parts})
 
 
 def rich(folder: Path, name: str = "one") -> Report:
-    """With everything that a report can have; `name` is in all places that the user's data names."""
+    """A report with everything that it can have. `name` is in all places that the user's data names."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
-    for place, key in enumerate(CAPTIONS):
+    for index, key in enumerate(CAPTIONS):
         path = folder / f"{key}.{'gif' if key == 'trajectory' else 'png'}"
-        frames = [Image.fromarray(np.full((90, 700), 30 * place + 20 * frame, np.uint8)) for frame in range(2)]
+        frames = [Image.fromarray(np.full((90, 700), 30 * index + 20 * frame, np.uint8)) for frame in range(2)]
         frames[0].save(path, **({"save_all": True, "append_images": frames[1:]} if key == "trajectory" else {}))
         pictures[key] = path
     agreement = {**METRICS["classifier"], "class_distance": 0.0304, "label_agreement": 0.97}
-    told = measured(
+    report = measured(
         REPORT,
         classifier=agreement,
         likelihood=BOUND,
         snapshots={"best_fid": 1.25, "best_step": 900.0},
         protocol={**PROTOCOL, "data": name, "warnings": [f"few images of {name}"]},
     )
-    told = changed(changed(told, "data", path=name), "network", conditional=True)
+    report = changed(changed(report, "data", path=name), "network", conditional=True)
     return replace(
-        told,
+        report,
         snapshots=[{"step": 500, "fid": 7.5, "is": 8.0}, {"step": 900, "fid": 1.25, "is": 8.5}],
         bound=[{"t": t, "bits_per_dim": 1 / t**2, "x_0_error": t / 9} for t in range(1, 10)],
         shares=[Share(name, 0.5, 0.25), Share("two", 0.5, 0.75)],
-        params={**told.params, "published": PUBLISHED | {"source": name}},
+        params={**report.params, "published": PUBLISHED | {"source": name}},
         pictures=pictures,
     )
 

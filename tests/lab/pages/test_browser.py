@@ -44,19 +44,19 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.effect_noise((64, 64), 50).save(folder / "samples.png")
     experiments = [
         Experiment(
-            name=f"{LONG}-{place}",
-            fingerprint=f"{place:064}",
-            status="finished" if place else "running",
+            name=f"{LONG}-{index}",
+            fingerprint=f"{index:064}",
+            status="finished" if index else "running",
             started=0.0,
-            params={f"train.parameter_{number}": [place, number] for number in range(12)},
-            metrics=dict.fromkeys(METRICS, 1.0 + place),
-            extractor="ef"[place % 2],
-            id=f"{place:032}",
+            params={f"train.parameter_{number}": [index, number] for number in range(12)},
+            metrics=dict.fromkeys(METRICS, 1.0 + index),
+            extractor="ef"[index % 2],
+            id=f"{index:032}",
         )
-        for place in range(30)
+        for index in range(30)
     ]
     drawn = [
-        Drawn([(step, 1 / (step + place)) for step in range(1, 50)], folder / "samples.png") for place in range(20)
+        Drawn([(step, 1 / (step + index)) for step in range(1, 50)], folder / "samples.png") for index in range(20)
     ]
     path = folder / "comparison.html"
     path.write_text(comparison_page.page(compare(experiments, METRICS), drawn, None), encoding="utf-8")
@@ -65,33 +65,33 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["report", "comparison"])
 def opened(request: pytest.FixtureRequest) -> tuple[Path, int]:
-    """Each page, and how many images it has."""
+    """Each page and its number of images."""
     return request.getfixturevalue(request.param), {"report": 10, "comparison": 21}[request.param]
 
 
 class Visit:
-    """The page as somebody opens it, and what the browser says of it."""
+    """A page opened in a browser, with the messages and the requests."""
 
     def __init__(self, browser: Browser, path: Path, **settings: Any) -> None:
         self.page: Page = browser.new_page(**settings)
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_opens_without_complaint_request_or_sideways_scroll(
+def test_the_page_opens_without_messages_requests_or_horizontal_scrolling(
     width: int, scheme: str, browser: Browser, opened: tuple[Path, int]
 ) -> None:
     path, pictures = opened
     visit = Visit(browser, path, viewport={"width": width, "height": 900}, color_scheme=scheme)
     for folded in visit.page.locator("summary").all():
         folded.click()
-    assert visit.complaints == []
+    assert visit.messages == []
     assert [url for url in visit.requests if not url.startswith("data:")] == [path.as_uri()]
     assert visit.page.evaluate("document.documentElement.scrollWidth") == width
     images = visit.page.evaluate("[...document.images].map(i => [i.alt, i.complete && i.naturalWidth])")
@@ -100,9 +100,7 @@ def test_the_page_opens_without_complaint_request_or_sideways_scroll(
     visit.page.close()
 
 
-def test_dark_and_light_pages_have_text_that_contrasts_with_their_ground(
-    browser: Browser, opened: tuple[Path, int]
-) -> None:
+def test_text_contrasts_with_the_background_in_light_and_dark_mode(browser: Browser, opened: tuple[Path, int]) -> None:
     for scheme, dark in (("light", False), ("dark", True)):
         visit = Visit(browser, opened[0], color_scheme=scheme)
         colours = "(e => [getComputedStyle(e).color, getComputedStyle(document.body).backgroundColor])"
@@ -123,7 +121,7 @@ def test_every_picture_has_a_light_background(scheme: Any, browser: Browser, ope
 
 
 def luminance(colour: str) -> float:
-    """Of "rgb(r, g, b)", as WCAG has it, 0 to 1."""
+    """The relative luminance of "rgb(r, g, b)" by WCAG, 0 to 1."""
     parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

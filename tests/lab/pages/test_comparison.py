@@ -1,4 +1,4 @@
-"""Which parameters differ, which metric is best, which names stay apart."""
+"""The parameters that differ, the best metrics, unique names, the selection of experiments."""
 
 import math
 from dataclasses import replace
@@ -57,7 +57,7 @@ def test_the_best_is_the_smallest_or_largest_as_the_metric_is(key: str, best: st
     assert [f"{cell.text}*" for cell in cells if cell.best] == ([best] if best else [])
 
 
-def test_all_that_share_the_best_are_marked_and_numbers_that_are_none_never() -> None:
+def test_all_equal_best_values_are_marked_and_missing_or_nan_values_never() -> None:
     cells = compare([tracked("x", fid=1.0), tracked("y", fid=1.0), tracked("z"), tracked("w", fid=math.nan)]).metrics
     assert [(cell.text, cell.best) for cell in cells["classifier.fid"]] == [
         ("1", True),
@@ -67,32 +67,32 @@ def test_all_that_share_the_best_are_marked_and_numbers_that_are_none_never() ->
     ]
 
 
-def test_what_stands_alone_is_not_the_best() -> None:
+def test_a_single_value_is_not_marked_as_best() -> None:
     assert not any(cell.best for cell in compare([tracked("x", fid=1.0), tracked("y")]).metrics["classifier.fid"])
 
 
-def test_metrics_of_different_extractors_are_said_not_to_compare_and_have_no_best() -> None:
+def test_a_note_says_that_metrics_of_different_extractors_are_not_comparable_and_none_is_best() -> None:
     same = compare([tracked("x", fid=1.0), tracked("y", fid=2.0), tracked("old", extractor="", fid=3.0)])
     other = compare([tracked("x", fid=1.0), tracked("y", fid=2.0), tracked("z", extractor="f", fid=3.0)])
     assert not same.notes
-    assert other.notes[0].startswith("classifier.fid: measured under different feature networks")
+    assert other.notes[0].startswith("classifier.fid: measured with different extractors")
     assert [any(cell.best for cell in table.metrics["classifier.fid"]) for table in (same, other)] == [True, False]
 
 
-def test_sorting_puts_the_best_first_and_what_was_not_measured_last() -> None:
+def test_sorting_puts_the_best_value_first_and_missing_values_last() -> None:
     experiments = [tracked("x"), tracked("y", fid=2.0, **{"is": 5.0}), tracked("z", fid=1.0, **{"is": 4.0})]
     assert compare(experiments).names == ["x", "y", "z"]
     assert compare(experiments, ["classifier.fid"]).names == ["z", "y", "x"]
     assert compare(experiments, ["classifier.is", "classifier.fid"]).names == ["y", "z", "x"]
 
 
-def test_the_usual_metrics_are_fid_inception_score_and_likelihood_of_all_extractors() -> None:
+def test_default_metrics_are_fid_inception_score_and_bits_per_dim_of_all_extractors() -> None:
     inception = {"inception.fid": 1.0, "likelihood.bits_per_dim": 3.0, "loss": 1.0, "snapshot.fid": 1.0}
     table = compare([tracked("x", fid=1.0, kid=2.0, **{"is": 3.0}), Experiment("y", "", "", 0, {}, inception, "", "")])
     assert list(table.metrics) == ["classifier.fid", "inception.fid", "classifier.is", "likelihood.bits_per_dim"]
 
 
-def test_equal_names_are_told_apart_by_fingerprint_then_by_id() -> None:
+def test_equal_names_get_a_part_of_the_fingerprint_or_of_the_id() -> None:
     def run(name: str, fingerprint: str, id: str) -> Experiment:
         return Experiment(name, fingerprint * 64, "finished", 0.0, {}, {}, "", id * 32)
 
@@ -104,11 +104,11 @@ def test_equal_names_are_told_apart_by_fingerprint_then_by_id() -> None:
     assert compare([run("x", "a", "1"), run("x", "a", "2")]).names == ["x 11111111", "x 22222222"]
 
 
-def test_a_name_cannot_move_the_cursor() -> None:
+def test_control_characters_in_names_are_replaced() -> None:
     assert compare([tracked("x\x1b[2J\ny")]).names == ["x?[2J?y"]
 
 
-def test_experiments_are_chosen_by_name_pattern_or_fingerprint() -> None:
+def test_experiments_are_selected_by_name_pattern_or_fingerprint() -> None:
     experiments = [tracked("eta-0"), tracked("eta-1"), tracked("base")]
     assert [one.name for one in select(experiments, [])] == ["eta-0", "eta-1", "base"]
     assert [one.name for one in select(experiments, ["base", "eta-1"])] == ["eta-1", "base"]
@@ -116,14 +116,14 @@ def test_experiments_are_chosen_by_name_pattern_or_fingerprint() -> None:
     assert [one.name for one in select(experiments, ["baseff"])] == ["base"]
 
 
-def test_a_name_may_look_like_a_pattern_and_be_the_one_that_the_table_shows() -> None:
+def test_a_name_that_looks_like_a_pattern_and_a_name_of_the_table_select_their_experiment() -> None:
     experiments = [tracked("lr[1]"), tracked("same", x=1.0), replace(tracked("same"), fingerprint="1" * 64)]
     assert [one.name for one in select(experiments, ["lr[1]"])] == ["lr[1]"]
     shown = compare(experiments).names[2]
     assert select(experiments, [shown]) == [experiments[2]]
 
 
-def test_what_no_experiment_is_called_or_has_is_named_with_what_there_is() -> None:
+def test_unknown_names_and_metrics_are_errors_that_list_the_known_ones() -> None:
     experiments = [tracked("x", fid=1.0)]
     with pytest.raises(UsageError, match="no tracked experiment is called y; there are x"):
         select(experiments, ["x", "y"])

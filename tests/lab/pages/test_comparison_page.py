@@ -1,4 +1,4 @@
-"""The page of a comparison: what is drawn, what is escaped, how large it becomes."""
+"""The comparison page: its pictures, its curves, its escaping, its size."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from lab.pages.comparison import Experiment, compare
 from lab.pages.comparison_page import MOST, Drawn, page, thinned
 
 
-def tracked(name: str, place: int = 0) -> Experiment:
-    metrics = {"classifier.fid": 1.0 + place, "classifier.is": 5.0}
-    return Experiment(name, f"{place:064}", "finished", 0.0, {"sample.eta": place}, metrics, "e", f"{place:032}")
+def tracked(name: str, index: int = 0) -> Experiment:
+    metrics = {"classifier.fid": 1.0 + index, "classifier.is": 5.0}
+    return Experiment(name, f"{index:064}", "finished", 0.0, {"sample.eta": index}, metrics, "e", f"{index:032}")
 
 
 def noise(path: Path, side: int) -> Path:
@@ -41,12 +41,12 @@ def test_large_samples_are_embedded_while_the_page_stays_below_3_megabytes_and_t
     assert "The page would be too large with the samples of b, c." in text
 
 
-def test_names_stay_text_wherever_they_stand(tmp_path: Path) -> None:
+def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "samples.png")
     name = '<script>alert("x")</script>'
     text = page(compare([tracked(name)]), [Drawn([(1, 1.0)], tmp_path / "samples.png")], None)
     assert "<script" not in text
-    assert text.count("&lt;script&gt;") >= 4  # in the table, beside the picture, in place of it, in the plot
+    assert text.count("&lt;script&gt;") == 4  # the table, the caption, the texts of the samples and of the plot
 
 
 def test_without_curves_and_samples_there_are_no_empty_headings() -> None:
@@ -54,10 +54,10 @@ def test_without_curves_and_samples_there_are_no_empty_headings() -> None:
     assert "<h2>" not in text
     assert "No samples of x, y are in MLflow" in text
     assert "The experiments differ in no parameter" in text
-    assert "by classifier.fid" in text
+    assert "Sorted by classifier.fid" in text
 
 
-def test_a_long_curve_is_thinned_to_means_that_reach_its_end() -> None:
+def test_a_long_curve_is_reduced_to_means_up_to_its_last_step() -> None:
     points = [(step, float(step % 2)) for step in range(1, 2001)]
     thin = thinned(points)
     assert len(thin) == 200

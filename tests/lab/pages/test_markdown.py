@@ -20,65 +20,65 @@ def rows(text: str, key: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(f"| `{key}` |")]
 
 
-def test_metrics_stand_beside_their_floor_with_the_numbers_of_images() -> None:
+def test_the_table_of_metrics_has_the_floor_and_the_numbers_of_images() -> None:
     lines = metrics_table(METRICS).splitlines()
-    assert lines[0] == "| metric | value | what it is |"
+    assert lines[0] == "| metric | value | description |"
     assert lines[2].startswith("| `classifier.fid` | 1.936 |")
-    assert lines[3] == "| `classifier.fid_floor` | 0.2815 | 270 test images to training images: the floor |"
+    assert lines[3] == "| `classifier.fid_floor` | 0.2815 | FID of 270 test images: the floor |"
     assert lines[5] == "| `classifier.is_real` | 7.366 | Inception Score of 1500 training images |"
-    assert len(lines) == 6  # heading, rule, and what was measured and is known
+    assert len(lines) == 6  # two of the head, four known metrics
 
 
 def test_the_page_shows_metrics_neighbours_pictures_and_protocol() -> None:
     text = page(replace(REPORT, pictures={"samples": Path("/here/pictures/samples.png")}))
     assert metrics_table(METRICS) in text
-    assert rows(text, "neighbours.smallest") == ["| `neighbours.smallest` | 20.54 | of the sample that comes closest |"]
+    assert rows(text, "neighbours.smallest") == ["| `neighbours.smallest` | 20.54 | smallest distance of a sample |"]
     assert "![Samples](../pictures/samples.png)\n\n*Samples*" in text
     assert rows(text, "sample.steps") == ["| `sample.steps` | 50 |"]
     assert "`warnings`" not in text
 
 
-def test_the_extractor_is_named_so_that_distances_are_not_mistaken() -> None:
+def test_the_extractor_is_named() -> None:
     inception = {"inception": {"fid": 3.17}, "protocol": {**PROTOCOL, "extractor": "inception"}}
-    assert "The extractor is a classifier trained on these very images." in page(REPORT)
+    assert "The extractor is a classifier trained on the training images." in page(REPORT)
     text = page(replace(REPORT, metrics=inception))
     assert "The extractor is torch-fidelity's InceptionV3, " in text
     assert rows(text, "inception.fid")
 
 
-def test_training_is_told_by_its_first_and_last_point() -> None:
-    assert "1500 steps; the loss went from 0.7383 to 0.08084 (" in page(REPORT)
+def test_training_is_summarised_by_its_first_and_last_loss() -> None:
+    assert "1500 steps. The loss changed from 0.7383 to 0.08084 (" in page(REPORT)
 
 
 def test_the_bound_is_shown_with_its_parts_and_its_number_of_images() -> None:
     text = page(measured(REPORT, likelihood=BOUND))
     assert rows(text, "likelihood.bits_per_dim") == [
-        "| `likelihood.bits_per_dim` | 3.751 | the variational bound of 64 test images |"
+        "| `likelihood.bits_per_dim` | 3.751 | variational bound of 64 test images |"
     ]
     assert rows(text, "likelihood.rate")[0].startswith("| `likelihood.rate` | 1.78 |")
     assert rows(text, "likelihood.distortion")[0].startswith("| `likelihood.distortion` | 1.97 |")
     assert "`likelihood." not in page(REPORT)
 
 
-def test_the_best_snapshot_stands_beside_the_final_model() -> None:
+def test_the_best_snapshot_is_compared_with_the_final_model() -> None:
     text = page(measured(REPORT, snapshots={"best_fid": 1.25, "best_step": 900.0}))
-    assert "that of step 900 has the smallest FID, 1.25; the final model's is 1.936." in text
-    assert "Of the snapshots" not in page(REPORT)
+    assert "The snapshot of step 900 has the smallest FID, 1.25. The FID of the final model is 1.936." in text
+    assert "The snapshot" not in page(REPORT)
 
 
-def test_a_model_that_was_not_trained_here_is_said_to_be_so() -> None:
+def test_a_model_that_was_not_trained_is_reported_as_such() -> None:
     text = page(replace(REPORT, points=[]))
-    assert "The model was not trained here: train.steps is 0." in text
-    assert "the loss fell" not in text
+    assert "The model was not trained in this experiment: train.steps is 0." in text
+    assert "The loss changed" not in text
 
 
-def test_unchanged_parameters_are_said_in_one_line_and_shown_in_full() -> None:
+def test_unchanged_parameters_are_one_sentence_and_the_complete_yaml() -> None:
     text = page(REPORT)
     assert contents.UNCHANGED in text
     assert "```yaml\ndata:\n  source: digits\n" in text
 
 
-def test_changed_parameters_are_listed_beside_the_defaults_and_no_others() -> None:
+def test_only_changed_parameters_are_listed_with_their_defaults() -> None:
     params = {**REPORT.params, "train": {"seed": 0, "steps": 3, "betas": [0.5, 0.999], "new": 0}}
     defaults = {**REPORT.defaults, "train": {"seed": 0, "steps": 2500, "betas": [0.9, 0.999], "old": True}}
     text = page(replace(REPORT, params=params, defaults=defaults))
@@ -104,12 +104,12 @@ def test_the_page_ends_with_the_commands_that_reproduce_it() -> None:
     assert f"{contents.REPRODUCE_FROM_FILE}\n\n```bash\ndvc repro\n```" in other
 
 
-def test_provenance_names_digests_and_seeds() -> None:
+def test_provenance_has_digests_and_seeds() -> None:
     text = page(changed(REPORT, "train", seed=7))
     assert f"| training images, sha256 | {PROTOCOL['train_digest']} |" in text
     assert "| seeds | data 0, train 7, sample 0, evaluate 0 |" in text
-    assert "| images are | checked against the digest that they must have |" in text
-    assert "| images are | not pinned |" in page(measured(REPORT, protocol={**PROTOCOL, "data_pinned": False}))
+    assert "| images pinned | yes, by their digest |" in text
+    assert "| images pinned | no |" in page(measured(REPORT, protocol={**PROTOCOL, "data_pinned": False}))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_provenance_names_digests_and_seeds() -> None:
         ("&lt;", "&amp;lt;"),
     ],
 )
-def test_names_from_the_users_data_stay_in_their_cell_as_they_are(name: str, cell: str) -> None:
+def test_names_of_the_users_data_are_escaped_in_table_cells(name: str, cell: str) -> None:
     text = page(changed(REPORT, "data", path=name))
     assert rows(text, "data.path") == [f"| `data.path` | {cell} | null |"]
     protocol = page(measured(REPORT, protocol={**PROTOCOL, "data": name, "features": name}))
@@ -134,7 +134,7 @@ def test_names_from_the_users_data_stay_in_their_cell_as_they_are(name: str, cel
     assert f"| images | {cell} |" in protocol
 
 
-def test_no_name_ends_the_block_of_parameters() -> None:
+def test_no_name_of_the_users_data_ends_the_block_of_parameters() -> None:
     text = page(changed(REPORT, "data", path="x\n```\n# Not a heading\n```"))
     block = text[text.index("```yaml\n") + 8 :]
     fences = [line for line in block.splitlines() if line.startswith("```")]

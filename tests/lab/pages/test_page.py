@@ -42,14 +42,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> str:
     return page.page(rich(tmp_path_factory.mktemp("rich"), SCRIPT))
 
 
-def test_names_from_data_stay_names(written: str) -> None:
+def test_names_of_the_users_data_are_escaped(written: str) -> None:
     elements = Elements(written)
     assert not elements.all("script")
     assert elements.text.count(SCRIPT) >= 6  # title, heading, warning, whose number, parameter, provenance
     assert Elements(page.page(changed(REPORT, "data", path="</code></pre><img src=x>"))).all("img") == []
 
 
-def test_nothing_comes_from_elsewhere(written: str) -> None:
+def test_the_page_refers_to_no_other_file(written: str) -> None:
     elements = Elements(written)
     addresses = [
         value or ""
@@ -63,41 +63,41 @@ def test_nothing_comes_from_elsewhere(written: str) -> None:
     assert "url(http" not in written
 
 
-def test_every_picture_says_what_it_is_and_how_large(written: str) -> None:
+def test_every_picture_has_a_text_and_a_size(written: str) -> None:
     images = Elements(written).all("img")
     assert len(images) == len(CAPTIONS) + 3  # two plots of the likelihood, one of the classes
     assert all(image["alt"] and image["width"] and image["height"] for image in images)
 
 
 def test_cards_stand_beside_real_images_and_published_numbers() -> None:
-    told = replace(measured(REPORT, likelihood=BOUND), params={**REPORT.params, "published": PUBLISHED})
-    fid, score, likelihood = page.cards(told)
+    report = replace(measured(REPORT, likelihood=BOUND), params={**REPORT.params, "published": PUBLISHED})
+    fid, score, likelihood = page.cards(report)
     assert (fid.name, fid.value) == ("FID", "1.936")
-    assert fid.beside == [("0.2815", "the floor: 270 test images"), ("3.17", "Somebody 2020, Table 1")]
-    assert score.beside == [("7.366", "training images")]
-    assert (likelihood.value, likelihood.beside) == ("3.751", [("3.7", "Somebody 2020, Table 1")])
-    assert "inception.is 9.46, which was not measured here" in Elements(page.page(told)).text
+    assert fid.references == [("0.2815", "floor, 270 test images"), ("3.17", "Somebody 2020, Table 1")]
+    assert score.references == [("7.366", "training images")]
+    assert (likelihood.value, likelihood.references) == ("3.751", [("3.7", "Somebody 2020, Table 1")])
+    assert "inception.is 9.46, which was not measured here" in Elements(page.page(report)).text
 
 
 def test_inception_has_cards_of_its_own_and_no_classes() -> None:
     inception = {"inception": {"fid": 3.17}, "protocol": {**PROTOCOL, "extractor": "inception"}}
-    told = replace(REPORT, metrics=inception)
-    assert [card.value for card in page.cards(told)] == ["3.17"]
-    text = Elements(page.page(told)).text
+    report = replace(REPORT, metrics=inception)
+    assert [card.value for card in page.cards(report)] == ["3.17"]
+    text = Elements(page.page(report)).text
     assert "Classes" not in text
     assert "Does it copy?" not in text
 
 
-def test_words_of_classes_and_memorisation_have_their_numbers(tmp_path: Path) -> None:
+def test_the_sentences_on_classes_and_memorisation_have_their_numbers(tmp_path: Path) -> None:
     text = " ".join(Elements(page.page(rich(tmp_path))).text.split())
-    assert "3.0% of the samples would have to be of another class" in text
-    assert "It sees the class asked for in 97.0% of the samples." in text
+    assert "3.0% of the samples would have to change their class" in text
+    assert "The classifier assigns 97.0% of the samples to their label." in text
     assert "nearest training image is 34.5 grey levels" in text
-    assert "of the first 1000 samples); from a test image, which the model has never seen, it is 32.5." in text
+    assert "first 1000 samples). For test images, which are not in the training data, it is 32.5." in text
 
 
-def test_of_many_classes_those_that_differ_most_are_shown_in_their_order() -> None:
-    shares = [Share(f"class {place}", 0.1, 0.1 + place % 7) for place in range(50)]
+def test_of_many_classes_the_20_that_differ_most_are_plotted_in_their_order() -> None:
+    shares = [Share(f"class {index}", 0.1, 0.1 + index % 7) for index in range(50)]
     (plot,) = Elements(page.page(replace(REPORT, shares=shares))).all("img")
     assert "20 of 50 classes" in (plot["alt"] or "")
     names = [text for text in svg_texts(plot["src"] or "") if text.startswith("class ")]
@@ -114,15 +114,15 @@ def test_only_a_model_that_was_trained_here_has_a_loss_curve(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("size", "crisp"), [(8, True), (47, True), (48, False)])
-def test_pixel_art_stays_crisp(size: int, crisp: bool, tmp_path: Path) -> None:
+def test_small_images_are_enlarged_without_smoothing(size: int, crisp: bool, tmp_path: Path) -> None:
     images = Elements(page.page(changed(rich(tmp_path), "data", image_size=size))).all("img")
     assert [("pixels" in (image["class"] or "").split()) for image in images[:3]] == [crisp] * 3
     assert "pixels" not in (images[3]["class"] or "")  # a strip has letters
 
 
-def test_the_same_report_is_the_same_page(tmp_path: Path) -> None:
-    told = rich(tmp_path)
-    assert page.page(told) == page.page(told)
+def test_equal_reports_give_equal_pages(tmp_path: Path) -> None:
+    report = rich(tmp_path)
+    assert page.page(report) == page.page(report)
 
 
 def test_a_page_with_pictures_of_large_noise_stays_below_3_megabytes(tmp_path: Path) -> None:
