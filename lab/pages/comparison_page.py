@@ -25,18 +25,18 @@ class Drawn:
 
 def page(table: Table, drawn: Sequence[Drawn], sorted_by: str | None) -> str:
     """Render the page. `drawn` belongs to the first experiments of the table."""
-    names = table.names[: len(drawn)]
-    pictures = dict(_fitting({name: one.samples for name, one in zip(names, drawn, strict=True) if one.samples}))
+    shown = dict(zip(table.names, drawn, strict=False))
+    pictures = dict(_fitting({name: one.samples for name, one in shown.items() if one.samples}))
     return templates.render(
         "comparison.html",
         table=table,
         order=f"Sorted by {sorted_by}" if sorted_by else "Newest first",
         drawn=len(drawn),
         pictures=pictures,
-        too_large=[name for name, one in zip(names, drawn, strict=True) if one.samples and name not in pictures],
-        without_samples=[name for name, one in zip(names, drawn, strict=True) if not one.samples],
+        too_large=[name for name, one in shown.items() if one.samples and name not in pictures],
+        without_samples=[name for name, one in shown.items() if not one.samples],
         headlines=headlines(table),
-        curves=curves({name: one.loss for name, one in zip(names, drawn, strict=True) if one.loss}),
+        curves=curves({name: one.loss for name, one in shown.items() if one.loss}),
     )
 
 

@@ -79,15 +79,6 @@ class Report:
         return dict(self.metrics["protocol"])
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric with its dotted name and a description."""
-
-    name: str
-    value: float
-    description: str
-
-
 _NAMES = {
     "unet": "U-Net",
     "basic": "basic U-Net",
@@ -123,28 +114,28 @@ def extractor(protocol: Mapping[str, Any]) -> str:
     return f"The extractor is {kinds[protocol['extractor']]}."
 
 
-def of_extractor(metrics: Mapping[str, Any]) -> list[Metric]:
-    """The metrics measured with the extractor."""
+def of_extractor(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The metrics measured with the extractor: name, value, description."""
     name = metrics["protocol"]["extractor"]
     return _described(name, metrics[name], METRICS, metrics["protocol"])
 
 
-def of_likelihood(metrics: Mapping[str, Any]) -> list[Metric]:
+def of_likelihood(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The variational bound and its parts in bits per dimension, if measured."""
     bound = metrics.get("likelihood", {})
     return _described("likelihood", bound, LIKELIHOOD, bound)
 
 
-def of_neighbours(metrics: Mapping[str, Any]) -> list[Metric]:
+def of_neighbours(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Distances to the nearest training image, in grey levels."""
     return _described("neighbours", metrics.get("neighbours", {}), NEIGHBOURS, metrics["protocol"])
 
 
 def _described(
     prefix: str, values: Mapping[str, Any], descriptions: Mapping[str, str], fields: Mapping[str, Any]
-) -> list[Metric]:
+) -> list[tuple[str, str, str]]:
     return [
-        Metric(f"{prefix}.{key}", values[key], description.format_map(fields))
+        (f"{prefix}.{key}", number(values[key]), description.format_map(fields))
         for key, description in descriptions.items()
         if key in values
     ]

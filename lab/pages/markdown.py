@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.pages import contents, reproduce
-from lab.pages.contents import CAPTIONS, Metric, Report
+from lab.pages.contents import CAPTIONS, Report
 
 
 def page(report: Report, folder: Path) -> str:
@@ -47,8 +47,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     return _metrics("metric", contents.of_extractor(metrics))[0]
 
 
-def _metrics(title: str, measured: Sequence[Metric]) -> list[str]:
-    rows = [(f"`{metric.name}`", contents.number(metric.value), metric.description) for metric in measured]
+def _metrics(title: str, measured: Sequence[tuple[str, str, str]]) -> list[str]:
+    rows = [(f"`{name}`", value, description) for name, value, description in measured]
     return [_table((title, "value", "description"), rows)] if rows else []
 
 

@@ -12,6 +12,22 @@ from lab.pages.templates import render
 
 _PIXEL_ART = 48  # pixels; smaller images are enlarged without smoothing
 _CLASSES = 20
+_CARDS: dict[str, tuple[str, str, dict[str, str]]] = {  # name, description, labels of other metrics
+    "fid": (
+        "FID",
+        "lower is better",
+        {"fid_floor": "floor, {matched} test images", "fid_matched": "with {matched} samples"},
+    ),
+    "is": (
+        "Inception Score",
+        "higher is better",
+        {"is_real": "training images", "is_std": "standard deviation over {is_splits} splits"},
+    ),
+    "precision": ("Precision", METRICS["precision"], {}),
+    "recall": ("Recall", METRICS["recall"], {}),
+    "label_agreement": ("Label agreement", METRICS["label_agreement"], {}),
+    "bits_per_dim": ("Likelihood", "bits per dimension (upper bound); lower is better", {}),
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ def page(report: Report) -> str:
         "page.html",
         report=report,
         contents=contents,
-        cards=list(cards(report)),
+        cards=cards(report),
         unmeasured=[(name, contents.number(there)) for name, here, there in contents.published(report) if here is None],
         pictures={name: embed.from_file(path, CAPTIONS[name]) for name, path in report.pictures.items()},
         pixels="pixels" if report.params["data"]["image_size"] < _PIXEL_ART else "",
@@ -42,43 +58,19 @@ def page(report: Report) -> str:
 
 def cards(report: Report) -> list[Card]:
     """The headline metrics, each with the values of real images and of published results."""
-    metrics, protocol = report.metrics, report.protocol
-    name = protocol["extractor"]
-    values = {key: contents.number(value) for key, value in metrics[name].items()}
-    references = {
-        "fid": [("fid_floor", "floor, {matched} test images"), ("fid_matched", "with {matched} samples")],
-        "is": [("is_real", "training images"), ("is_std", "standard deviation over {is_splits} splits")],
-    }
-    found = [
-        Card(
-            _NAMES[key],
-            values[key],
-            _DESCRIPTIONS[key],
-            [(values[other], label.format_map(protocol)) for other, label in references.get(key, []) if other in values]
-            + _from_elsewhere(report, f"{name}.{key}"),
-        )
-        for key in _NAMES
-        if key in values
-    ]
-    if bound := metrics.get("likelihood"):
-        elsewhere = _from_elsewhere(report, "likelihood.bits_per_dim")
-        description = "bits per dimension (upper bound); lower is better"
-        found.append(Card("Likelihood", contents.number(bound["bits_per_dim"]), description, elsewhere))
+    found = []
+    for section in (report.protocol["extractor"], "likelihood"):
+        values = {key: contents.number(value) for key, value in report.metrics.get(section, {}).items()}
+        for key, (name, description, labels) in _CARDS.items():
+            if key in values:
+                references = [
+                    (values[other], label.format_map(report.protocol))
+                    for other, label in labels.items()
+                    if other in values
+                ]
+                references += _from_elsewhere(report, f"{section}.{key}")
+                found.append(Card(name, values[key], description, references))
     return found
-
-
-_NAMES = {
-    "fid": "FID",
-    "is": "Inception Score",
-    "precision": "Precision",
-    "recall": "Recall",
-    "label_agreement": "Label agreement",
-}
-_DESCRIPTIONS = {
-    "fid": "lower is better",
-    "is": "higher is better",
-    **{key: METRICS[key] for key in ("precision", "recall", "label_agreement")},
-}
 
 
 def _from_elsewhere(report: Report, metric: str) -> list[tuple[str, str]]:
@@ -91,10 +83,10 @@ def _from_elsewhere(report: Report, metric: str) -> list[tuple[str, str]]:
 def _bound_plots(report: Report) -> list[Picture]:
     times = [point["t"] for point in report.bound]
     labels = {"bits_per_dim": "bits per dimension", "x_0_error": "mean squared error of x_0"}
+    if not times:
+        return []
     return [
-        _plot(times, [point[key] for point in report.bound], "diffusion time t", label)
-        for key, label in labels.items()
-        if times
+        _plot(times, [point[key] for point in report.bound], "diffusion time t", label) for key, label in labels.items()
     ]
 
 
