@@ -36,7 +36,7 @@ def declared_params(name: str, folder: Path = Path()) -> dict[str, Any]:
 
 
 def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
-    """The sha256, by path, of each file that a stage depends on; in folders only code (as in .dvcignore) and tensors."""
+    """The sha256 of each file that a stage depends on, by path; in folders only of code and tensors."""
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency
