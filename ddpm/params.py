@@ -1,35 +1,37 @@
-"""The schema of params.yaml: every key, its range and unit, and what must hold between keys.
+"""The schema of params.yaml: every key, its range and unit, and the rules between keys.
 
-It holds no defaults: values live in params.yaml alone. `load` reads the file whole and reports all that is
-wrong with it at once, before any work.
+The schema has no defaults: all values are in params.yaml. `load` checks the whole file before any work and reports
+all errors at once.
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ddpm import alternatives
 from ddpm.errors import UsageError
 
 
 class ParamsError(UsageError):
-    """params.yaml says something that is not allowed; the message names every key, value and rule."""
+    """params.yaml is not usable; the message names every wrong key with its value and rule."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A value that the other settings do not allow."""
+    """A value that a rule or the other settings do not allow."""
 
     key: str  # dotted, as after -S
     value: object
     rule: str
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value!r}: {self.rule}"
+        value = "" if self.value is alternatives.MISSING else f" = {self.value!r}"
+        return f"{self.key}{value}: {self.rule}"
 
 
 class ConflictError(UsageError):
@@ -40,31 +42,29 @@ class ConflictError(UsageError):
         self.conflicts = conflicts
 
 
-_FAINTEST = -160.0  # log alpha_bar_T: the square root of what is smaller has no inverse in float32
-_TAGGED = ("diffusion", "network")  # sections of several forms
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 def _number(value: object) -> object:
-    """Accept `1e-05` as the float it is: YAML 1.1 wants `1.0e-05` and hands the rest over as text."""
+    """Convert text such as `1e-05` to a float: YAML 1.1 requires `1.0e-05` and reads the short form as text."""
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Beta = Annotated[Number, Field(ge=1e-12, lt=1)]  # of a smaller one float64 could not tell 1 - beta from 1
+Beta = Annotated[Number, Field(ge=1e-12, lt=1)]  # below 1e-12, 1 - beta loses its digits in float64
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1)]
 Timesteps = Annotated[int, Field(ge=2, le=100_000)]
 
 
 class Section(BaseModel):
-    """A section of params.yaml: immutable, no conversions, no unknown keys."""
+    """A section of params.yaml: immutable, without conversions and without unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
-    """Which images, and how they become squares of one size."""
+    """The images, and how they become squares of one size."""
 
     source: Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "folder"]
     path: str | None
@@ -119,7 +119,7 @@ class UNetNetwork(Section):
 
 
 class BasicNetwork(Section):
-    """The minimal U-Net of the Hugging Face course: convolutions alone, without time and without labels."""
+    """The minimal U-Net of the Hugging Face course: convolutions only, no time and no labels."""
 
     kind: Literal["basic"]
     channels: Count
@@ -156,7 +156,7 @@ class Train(Section):
 
 
 class Sample(Section):
-    """How images are drawn from the model: Algorithm 2 of the paper, DDIM, or DPM-Solver++."""
+    """The sampler: Algorithm 2 of the paper, DDIM or DPM-Solver++."""
 
     seed: Seed
     count: Count
@@ -171,7 +171,7 @@ class Sample(Section):
 
 
 class Classifier(Section):
-    """The small network whose features measure fidelity where Inception's do not apply."""
+    """The training of the small classifier that serves as extractor for images unlike Inception's."""
 
     channels: Count
     steps: Count
@@ -180,7 +180,7 @@ class Classifier(Section):
 
 
 class Evaluate(Section):
-    """What the samples are measured with."""
+    """The evaluation of the samples and of the model."""
 
     seed: Seed
     extractor: Literal["classifier", "inception"]
@@ -191,7 +191,7 @@ class Evaluate(Section):
 
 
 class Runtime(Section):
-    """Where and how the work is done."""
+    """The device, the threads, the files and the logs of a run."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     threads: Count
@@ -206,22 +206,22 @@ class Runtime(Section):
 
 
 class Tracking(Section):
-    """Where MLflow keeps the records."""
+    """The MLflow server and experiment."""
 
     uri: str | None
     experiment: Annotated[str, Field(min_length=1)]
     log_model: bool
 
 
-class Published(Section):
-    """Numbers from elsewhere, which the report shows beside this experiment's."""
+class Reported(Section):
+    """Metrics reported elsewhere, which the report shows beside this experiment's."""
 
     source: Annotated[str, Field(min_length=1)]
     metrics: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z]\w*(\.\w+)+$")], Number], Field(min_length=1)]
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """The settings of params.yaml that are in use; all others are None."""
 
     data: Data
     diffusion: Diffusion
@@ -231,15 +231,12 @@ class Params(Section):
     evaluate: Evaluate
     runtime: Runtime
     tracking: Tracking
-    published: Published | None
+    reported: Reported | None
 
 
 def load(path: Path) -> Params:
-    """Read and check params.yaml.
-
-    Raises `ParamsError` with one line for each thing that is wrong, and `FileNotFoundError`.
-    """
-    import yaml  # here, so that a machine without PyYAML can still use the sections
+    """Read and check params.yaml. Raises `ParamsError`, with one line per wrong setting, or `FileNotFoundError`."""
+    import yaml  # here, so that the sections are usable without PyYAML
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -249,239 +246,151 @@ def load(path: Path) -> Params:
 
 
 def check(values: object, name: str = "params.yaml") -> Params:
-    """Turn plain values into `Params`, or raise `ParamsError` that names every key, value and rule."""
+    """Convert plain values to `Params` of the settings in use; raise `ParamsError` with all that is wrong."""
     if not isinstance(values, dict):
         raise ParamsError(f"{name} must be a mapping with the sections {', '.join(Params.model_fields)}")
     try:
-        params = Params.model_validate(values)
+        Params.model_validate(alternatives.resolve(values))  # checks the types of unused settings too
+        params = Params.model_validate(alternatives.in_use(values))
+        conflicts = list(_conflicts(params))
     except ValidationError as error:
-        raise ParamsError(_message(name, [complaint(dict(e)) for e in error.errors()])) from None
-    conflicts = list(_conflicts(params))
+        conflicts = [complaint(dict(e)) for e in error.errors()]
     if conflicts:
-        raise ParamsError(_message(name, conflicts))
+        raise ParamsError("\n  ".join([f"{name} is not usable:", *map(str, conflicts)]))
     return params
 
 
-def _message(name: str, complaints: Sequence[str | Conflict]) -> str:
-    return "\n".join([f"{name} is not usable:", *(f"  {line}" for line in complaints)])
-
-
-def complaint(error: dict[str, Any]) -> str:
-    """One line of a pydantic error, of a section or a config: the key as after `-S`, the value, and the rule."""
-    section, *inner = map(str, error["loc"])
-    if error["type"].startswith("union_tag"):  # the key that chooses between the forms of a section
+def complaint(error: Mapping[str, Any]) -> Conflict:
+    """Convert an error of pydantic, about a section or a config from elsewhere."""
+    kind, value, (section, *inner) = error["type"], error["input"], map(str, error["loc"])
+    rule = error["msg"].replace("Input should be ", "must be ").replace(" should ", " must ")
+    if kind.startswith("union_tag"):  # the key that chooses the form of a section
         inner = [error["ctx"]["discriminator"].strip("'")]
-        if error["type"] == "union_tag_not_found":
-            error = {**error, "type": "missing"}
-        else:
-            expected = error["ctx"]["expected_tags"].replace(", ", " or ")
-            error = {**error, "input": error["ctx"]["tag"], "msg": f"must be {expected}"}
-    elif section in _TAGGED:
+        value = error["ctx"].get("tag")
+        rule = f"must be {error['ctx'].get('expected_tags', '').replace(', ', ' or ')}"
+    elif section in ("diffusion", "network"):
         inner = inner[1:]  # after the name of the form
     key = ".".join([section, *inner])
-    if error["type"] == "missing":
-        return f"{key}: is missing; recipes/default.yaml shows every section and key"
-    if error["type"] == "extra_forbidden":
-        return f"{key} = {error['input']!r}: there is no such key"
-    rule = error["msg"].replace("Input should be ", "must be ").replace(" should ", " must ")
-    return f"{key} = {error['input']!r}: {rule[0].lower()}{rule[1:]}"
+    if kind in ("missing", "union_tag_not_found"):
+        value, rule = alternatives.MISSING, "is missing; recipes/default.yaml shows every section and key"
+    elif kind == "extra_forbidden":
+        rule = "is now called reported" if key == "published" else "there is no such key"
+    return Conflict(key, value, f"{rule[0].lower()}{rule[1:]}")
 
 
-def _conflicts(params: Params) -> Iterator[str | Conflict]:
-    """What is allowed key by key but not together."""
-    yield from _data_conflicts(params.data)
-    yield from model_conflicts(params.diffusion, params.network, params.data.image_size)
-    yield from _train_conflicts(params.train)
-    yield from _objective_conflicts(params.train, params.diffusion, params.network)
-    yield from sampling_conflicts(params.sample, params.diffusion, params.network)
-    yield from _guidance_conflicts(params.train, params.sample)
-    yield from _evaluate_conflicts(params.evaluate, params.diffusion)
+def _conflicts(params: Params) -> Iterator[Conflict]:
+    """The settings in use that break a rule between keys."""
+    values, diffusion = params.model_dump(), params.diffusion
+    rules = [
+        *alternatives.rules(values),
+        *_model_rules(diffusion, params.network, params.data.image_size),
+        *_train_rules(params.train, diffusion),
+        *_sampling_rules(params.sample, diffusion),
+        *_experiment_rules(params.train, params.sample, params.evaluate, diffusion),
+    ]
+    yield from _broken(rules, values)
 
 
-def _data_conflicts(data: Data) -> Iterator[str]:
-    if data.source == "folder":
-        if data.path is None:
-            yield "data.path = None: source folder needs the folder's or the .zip's path"
-        if data.seed is None:
-            yield "data.seed = None: source folder needs a seed, for a split where it brings none"
-        return
-    for key in ("path", "digest"):
-        if getattr(data, key) is not None:
-            yield f"data.{key} = {getattr(data, key)!r}: must be null unless data.source is folder"
-    if (data.source == "digits") != (data.seed is not None):
-        yield (
-            f"data.seed = {data.seed!r}: must be a number for digits and folder, which are split here, "
-            f"and null for sources that bring their own test images"
-        )
-
-
-def model_conflicts(diffusion: Diffusion, network: Network, image_size: int) -> Iterator[str]:
-    """What no model can be; also for models that come from elsewhere than params.yaml."""
-    yield from _diffusion_conflicts(diffusion)
-    yield from _network_conflicts(network, image_size)
-
-
-def _diffusion_conflicts(diffusion: Diffusion) -> Iterator[str]:
-    if diffusion.value_range[0] >= diffusion.value_range[1]:
-        yield f"diffusion.value_range = {diffusion.value_range!r}: must be [low, high] with low < high"
-    if isinstance(diffusion, Interpolation):
-        return
-    wrong = list(_beta_conflicts(diffusion))
-    yield from wrong or _signal_conflicts(diffusion)
-
-
-_BETAS = {"const": ("beta_end",), "jsd": (), "cosine": (), "sigmoid": ()}  # else both
-
-
-def _beta_conflicts(diffusion: Gaussian) -> Iterator[str]:
-    """The ends that a schedule has, and no others."""
-    wanted = _BETAS.get(diffusion.schedule, ("beta_start", "beta_end"))
-    for key in ("beta_start", "beta_end"):
-        value = getattr(diffusion, key)
-        if (key in wanted) != (value is not None):
-            rule = "must be a number" if key in wanted else "must be null"
-            yield f"diffusion.{key} = {value!r}: {rule} for the schedule {diffusion.schedule}"
-    first, last = diffusion.beta_start, diffusion.beta_end
-    if first is not None and last is not None and first > last:
-        yield f"diffusion.beta_start = {first!r}: must not be above diffusion.beta_end = {last!r}"
-
-
-def _signal_conflicts(diffusion: Gaussian) -> Iterator[str]:
-    """Something of the image must be left at the end, where it is found by dividing by what is left."""
-    if diffusion.schedule == "jsd" and diffusion.prediction == "eps":
-        yield "diffusion.prediction = 'eps': nothing of the image is left at the end of jsd; predict x_0, v or mu"
-    if diffusion.beta_end is None:
-        return
-    last, count = diffusion.beta_end, diffusion.timesteps
-    # quad lies below linear, and the warm-ups below const.
-    first = diffusion.beta_start if diffusion.schedule in ("linear", "quad") and diffusion.beta_start else last
-    log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
-    if log_alpha_bar < _FAINTEST:
-        yield (
-            f"diffusion.timesteps = {count}: with beta from {first!r} to {last!r} no float32 holds what is left of the "
-            f"image at the end; use fewer timesteps or smaller betas"
-        )
-
-
-def _network_conflicts(network: Network, image_size: int) -> Iterator[str]:
-    levels = len(network.multipliers)
-    if image_size % 2 ** (levels - 1):
-        yield (
-            f"data.image_size = {image_size}: the network's {levels} levels (network.multipliers) halve it "
-            f"{levels - 1} times, so it must be a multiple of {2 ** (levels - 1)}"
-        )
-        return
-    if isinstance(network, BasicNetwork):
-        return
-    sizes = [image_size // 2**level for level in range(levels)]
-    unknown = [size for size in network.attention if size not in sizes]
-    if unknown:
-        yield f"network.attention = {network.attention!r}: feature maps have the sizes {sizes}, not {unknown}"
-    for multiplier in network.multipliers:
-        channels = network.channels * multiplier
-        if channels % network.groups:
-            yield (
-                f"network.groups = {network.groups}: must divide every level's channels, "
-                f"and {network.channels} * {multiplier} = {channels} is none of its multiples"
-            )
-        if channels % network.heads:
-            yield f"network.heads = {network.heads}: must divide every level's channels, such as {channels}"
-    if network.channels % 2 or network.channels < 4:
-        yield f"network.channels = {network.channels}: must be even and at least 4, for the time embedding"
-
-
-def _train_conflicts(train: Train) -> Iterator[str]:
-    if train.batch_size % train.accumulate:
-        yield (
-            f"train.accumulate = {train.accumulate}: must divide train.batch_size = {train.batch_size} "
-            f"into equal micro-batches"
-        )
-    if train.steps == 0 and train.init is None:
-        yield "train.steps = 0: without training, train.init must name the model to evaluate"
-    if train.snapshots != sorted(set(train.snapshots)) or any(step > train.steps for step in train.snapshots):
-        yield f"train.snapshots = {train.snapshots!r}: must be rising steps, none above train.steps = {train.steps}"
-    if (train.weighting == "min_snr") != (train.min_snr_gamma is not None):
-        yield f"train.min_snr_gamma = {train.min_snr_gamma!r}: must be a number for min_snr and null otherwise"
-
-
-def _objective_conflicts(train: Train, diffusion: Diffusion, network: Network) -> Iterator[str]:
-    """Losses that do not train what the model has, or that the process does not know."""
-    if diffusion.process == "interpolation" and train.loss != "simple":
-        yield f"train.loss = {train.loss!r}: must be simple, for the interpolation process has no variational bound"
-    elif train.loss == "simple" and diffusion.variance != "fixed":
-        yield f"train.loss = 'simple': does not train the {diffusion.variance} variance; use vlb or hybrid"
-    elif train.loss == "hybrid" and diffusion.variance == "fixed":
-        yield "train.loss = 'hybrid': adds the bound for a learned variance, and diffusion.variance is fixed"
-    if train.weighting != "none" and (
-        train.loss == "vlb" or diffusion.process == "interpolation" or diffusion.prediction == "mu"
-    ):
-        yield (
-            f"train.weighting = {train.weighting!r}: is for the losses simple and hybrid, the gaussian process "
-            f"and the predictions eps, x_0 and v; use none"
-        )
-    if network.conditional != (train.label_dropout is not None):
-        yield (
-            f"train.label_dropout = {train.label_dropout!r}: must be a number if network.conditional is true, "
-            f"and null otherwise"
-        )
+def model_conflicts(diffusion: Diffusion, network: Network, image_size: int) -> Iterator[Conflict]:
+    """The settings of a model that break a rule, also of a model from elsewhere."""
+    values = _dumped(diffusion=diffusion, network=network) | {"data": {"image_size": image_size}}
+    yield from _broken([*alternatives.rules(values), *_model_rules(diffusion, network, image_size)], values)
 
 
 def sampling_conflicts(sample: Sample, diffusion: Diffusion, network: Network) -> Iterator[Conflict]:
-    """The sampling settings that do not fit a model; also for models that come from elsewhere than params.yaml."""
-    timesteps = diffusion.timesteps
-    if sample.steps > timesteps:
-        yield Conflict("sample.steps", sample.steps, f"must be at most diffusion.timesteps = {timesteps}")
-    if sample.steps == 1 and sample.spacing in ("leading", "quad"):
-        rule = f"{sample.spacing} spacing would put it at t = 1; use trailing or linspace"
-        yield Conflict("sample.steps", 1, rule)
-    if (sample.sampler == "ddim") != (sample.eta is not None):
-        yield Conflict("sample.eta", sample.eta, f"must be a number for ddim and null for {_others('ddim')}")
-    fixed = sample.sampler == "ancestral" and diffusion.variance == "fixed"
-    if fixed != (sample.sigma is not None):
-        rule = "must be large or small for ancestral with diffusion.variance fixed, and null otherwise"
-        yield Conflict("sample.sigma", sample.sigma, rule)
-    whole_chain = sample.steps == timesteps and sample.spacing != "quad"
-    if sample.sampler == "ancestral" and diffusion.variance == "learned" and not whole_chain:
-        rule = (
-            f"a learned variance is that of single steps, so ancestral sampling must take all {timesteps} of them, "
-            f"with another spacing than quad; use ddim, or learned_range"
-        )
-        yield Conflict("sample.steps", sample.steps, rule)
-    if diffusion.process == "interpolation" and (
-        sample.sampler != "ddim" or sample.eta != 0 or sample.spacing not in ("trailing", "linspace")
-    ):
-        rule = (
-            "the interpolation process is sampled by ddim, with eta 0 and trailing or linspace spacing, which begin at "
-            "pure noise"
-        )
-        yield Conflict("sample.sampler", sample.sampler, rule)
-    if sample.guidance is not None and not network.conditional:
-        yield Conflict("sample.guidance", sample.guidance, "must be null, for the network is not conditional")
+    """The settings of a sampler that do not fit a model, also a model from elsewhere."""
+    values = _dumped(sample=sample, diffusion=diffusion, network=network)
+    own = (rule for rule in alternatives.rules(values) if rule[0].startswith("sample."))
+    yield from _broken([*own, *_sampling_rules(sample, diffusion)], values)
 
 
-def _guidance_conflicts(train: Train, sample: Sample) -> Iterator[str]:
-    if train.label_dropout == 0 and sample.guidance != 0:
-        yield (
-            f"sample.guidance = {sample.guidance!r}: must be 0, the class alone, for with train.label_dropout = 0 "
-            f"nothing is trained without its class"
-        )
+_Rule = tuple[str, object, str]  # the key of a value, whether the value breaks the rule, and the rule
 
 
-def _others(sampler: str) -> str:
-    samplers = get_args(Sample.model_fields["sampler"].annotation)
-    return " and ".join(name for name in samplers if name != sampler)
+def _dumped(**sections: Section) -> dict[str, Any]:
+    return {name: section.model_dump() for name, section in sections.items()}
 
 
-def _evaluate_conflicts(evaluate: Evaluate, diffusion: Diffusion) -> Iterator[str]:
-    if evaluate.likelihood_images and diffusion.process == "interpolation":
-        yield (
-            f"evaluate.likelihood_images = {evaluate.likelihood_images}: must be 0, for the interpolation process "
-            f"has no variational bound"
-        )
-    if evaluate.extractor == "classifier":
-        if evaluate.classifier is None:
-            yield "evaluate.classifier = None: the classifier extractor needs this section"
-        if evaluate.weights is not None:
-            yield f"evaluate.weights = {evaluate.weights!r}: must be null unless evaluate.extractor is inception"
-    elif evaluate.classifier is not None:
-        yield "evaluate.classifier: must be null when evaluate.extractor is inception"
+def _broken(rules: Iterable[_Rule], values: Mapping[str, Any]) -> Iterator[Conflict]:
+    return (Conflict(key, alternatives.look_up(values, key), rule) for key, broken, rule in rules if broken)
+
+
+def _model_rules(diffusion: Diffusion, network: Network, image_size: int) -> Iterator[_Rule]:
+    low, high = diffusion.value_range
+    yield "diffusion.value_range", low >= high, "must be [low, high] with low < high"
+    if isinstance(diffusion, Gaussian):
+        yield from _schedule_rules(diffusion)
+    multipliers, first = network.multipliers, network.channels
+    factor = 2 ** (len(multipliers) - 1)
+    halved = f"must be a multiple of {factor}, for the levels of network.multipliers = {multipliers} halve it"
+    yield "data.image_size", image_size % factor, halved
+    if isinstance(network, BasicNetwork):
+        no_outputs = "must be fixed, for the basic network has no outputs for a variance"
+        yield "diffusion.variance", diffusion.variance != "fixed", no_outputs
+        return
+    yield "network.channels", first % 2 or first < 4, "must be even and at least 4, for the time embedding"
+    for key, parts in (("network.groups", network.groups), ("network.heads", network.heads)):
+        rest = [first * multiplier for multiplier in multipliers if first * multiplier % parts]
+        yield key, rest, f"must divide the channels of every level, but does not divide {rest}"
+
+
+def _schedule_rules(diffusion: Gaussian) -> Iterator[_Rule]:
+    no_signal = diffusion.schedule == "jsd" and diffusion.prediction == "eps"
+    yield "diffusion.prediction", no_signal, "must be x_0, v or mu: at its end, jsd leaves nothing of the image"
+    first, last, count = diffusion.beta_start, diffusion.beta_end, diffusion.timesteps
+    if last is None:
+        return
+    falling = first is not None and first > last
+    yield "diffusion.beta_start", falling, f"must not be above diffusion.beta_end = {last!r}"
+    if first is None or diffusion.schedule not in ("linear", "quad"):
+        first = last  # quad lies below linear, and the warm-ups below const
+    log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
+    faint = not falling and log_alpha_bar < -160  # float32 has no 1 / sqrt(alpha_bar_T)
+    rule = (
+        f"with beta from {first!r} to {last!r} too little of the image is left at the end; use fewer or smaller betas"
+    )
+    yield "diffusion.timesteps", faint, rule
+
+
+def _train_rules(train: Train, diffusion: Diffusion) -> Iterator[_Rule]:
+    parts = f"must divide train.batch_size = {train.batch_size} into equal micro-batches"
+    yield "train.accumulate", train.batch_size % train.accumulate, parts
+    no_model = train.steps == 0 and train.init is None
+    yield "train.steps", no_model, "without training, train.init must name the model to evaluate"
+    rising, most = sorted(set(train.snapshots)), max(train.snapshots, default=0)
+    steps = f"must be rising steps, none above train.steps = {train.steps}"
+    yield "train.snapshots", train.snapshots != rising or most > train.steps, steps
+    gaussian, fixed = diffusion.process == "gaussian", diffusion.variance == "fixed"
+    no_bound = "must be simple, for the interpolation process has no variational bound"
+    yield "train.loss", not gaussian and train.loss != "simple", no_bound
+    untrained = f"does not train the {diffusion.variance} variance; use vlb or hybrid"
+    yield "train.loss", train.loss == "simple" and not fixed, untrained
+    not_learned = "adds the bound for a learned variance, and diffusion.variance is fixed"
+    yield "train.loss", train.loss == "hybrid" and fixed and gaussian, not_learned
+    weighted = train.loss != "vlb" and gaussian and diffusion.prediction != "mu"
+    errors = "is for the losses simple and hybrid, the gaussian process and the predictions eps, x_0 and v; use none"
+    yield "train.weighting", train.weighting != "none" and not weighted, errors
+
+
+def _sampling_rules(sample: Sample, diffusion: Diffusion) -> Iterator[_Rule]:
+    steps, spacing, timesteps = sample.steps, sample.spacing, diffusion.timesteps
+    yield "sample.steps", steps > timesteps, f"must be at most diffusion.timesteps = {timesteps}"
+    at_1 = steps == 1 and spacing in ("leading", "quad")
+    yield "sample.steps", at_1, f"the one step of {spacing} spacing is t = 1; use trailing or linspace"
+    if sample.sampler == "ancestral" and diffusion.variance == "learned":
+        single = f"a learned variance is that of single steps: take all {timesteps} without quad spacing, or use ddim"
+        yield "sample.steps", steps != timesteps or spacing == "quad", f"{single} or learned_range"
+    if diffusion.process == "interpolation":
+        ddim = sample.sampler == "ddim"
+        yield "sample.sampler", not ddim, "must be ddim for the interpolation process"
+        yield "sample.eta", ddim and sample.eta != 0, "must be 0 for the interpolation process"
+        pure_noise = "must be trailing or linspace for the interpolation process, to begin at pure noise"
+        yield "sample.spacing", spacing not in ("trailing", "linspace"), pure_noise
+
+
+def _experiment_rules(train: Train, sample: Sample, evaluate: Evaluate, diffusion: Diffusion) -> Iterator[_Rule]:
+    no_null_label = train.label_dropout == 0 and sample.guidance != 0
+    rule = "must be 0, the class alone: with train.label_dropout = 0 no image is trained without its class"
+    yield "sample.guidance", no_null_label, rule
+    no_bound = evaluate.likelihood_images and diffusion.process == "interpolation"
+    yield "evaluate.likelihood_images", no_bound, "must be 0, for the interpolation process has no variational bound"

@@ -13,7 +13,7 @@ from lab.pages import markdown, page
 from lab.pages.contents import Report
 from lab.tracking.publish import publish
 
-RESULT_SECTIONS = ("data", "diffusion", "network", "train", "sample", "evaluate", "published")
+RESULT_SECTIONS = ("data", "diffusion", "network", "train", "sample", "evaluate", "reported")
 RESULT_RUNTIME = ("threads", "deterministic", "compile", "log_every")
 PICTURES = ("samples.png", "real.png", "denoising.png", "trajectory.gif", "noising.png", "neighbours.png")
 

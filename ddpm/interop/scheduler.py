@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ddpm.diffusion import schedule
 from ddpm.interop.refusals import Config, others, unreadable
-from ddpm.params import Gaussian, Number, Timesteps
+from ddpm.params import Conflict, Gaussian, Number, Timesteps
 
 CLASSES = ("DDPMScheduler", "DDIMScheduler")
 _SCHEDULES = {"linear": "linear", "quad": "scaled_linear", "cosine": "squaredcos_cap_v2"}
@@ -41,18 +41,18 @@ class SchedulerConfig(Config):
     clip_sample: bool = True
 
 
-def obstacles(diffusion: Gaussian, sigma: str | None) -> Iterator[str]:
-    """What no scheduler of diffusers can express."""
+def obstacles(diffusion: Gaussian, sigma: str | None) -> Iterator[Conflict]:
+    """The settings that no scheduler of diffusers supports."""
     if sigma is not None and diffusion.variance != "fixed":
-        yield f"sigma = {sigma!r}: the model has learned its variance"
+        yield Conflict("sigma", sigma, "the model has a learned variance")
     elif sigma not in (None, "large", "small"):
-        yield f"sigma = {sigma!r}: must be large or small"
+        yield Conflict("sigma", sigma, "must be large or small")
     if diffusion.prediction == "mu":
-        yield "diffusion.prediction = 'mu': no scheduler of diffusers takes a mean"
+        yield Conflict("diffusion.prediction", "mu", "no scheduler of diffusers supports a predicted mean")
     if diffusion.variance == "learned":
-        yield "diffusion.variance = 'learned': diffusers takes the logarithm of the variance for the variance itself"
+        yield Conflict("diffusion.variance", "learned", "diffusers reads the logarithm of the variance as the variance")
     if diffusion.value_range != [-1, 1]:
-        yield f"diffusion.value_range = {diffusion.value_range!r}: DDPMPipeline makes images of [-1.0, 1.0]"
+        yield Conflict("diffusion.value_range", diffusion.value_range, "DDPMPipeline makes images of [-1.0, 1.0]")
 
 
 def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]:
@@ -78,21 +78,21 @@ def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]
     }
 
 
-def complaints(config: Mapping[str, Any]) -> Iterator[str]:
-    """What a config says that params.yaml cannot."""
+def complaints(config: Mapping[str, Any]) -> Iterator[Conflict]:
+    """The keys of a config that params.yaml cannot express."""
     yield from others(config, _ONLY)
     wrong = list(unreadable(config, SchedulerConfig))
     yield from wrong or _value_complaints(SchedulerConfig.model_validate(config))
 
 
-def _value_complaints(config: SchedulerConfig) -> Iterator[str]:
+def _value_complaints(config: SchedulerConfig) -> Iterator[Conflict]:
     if _schedule(config) is None:
         key = "beta_schedule" if config.trained_betas is None else "trained_betas"
-        yield f"{key} = {getattr(config, key)!s:.60}: is none of the schedules of params.yaml"
+        yield Conflict(key, f"{getattr(config, key)!s:.60}", "is none of the schedules of params.yaml")
     if config.prediction_type not in _PREDICTIONS.values():
-        yield f"prediction_type = {config.prediction_type!r}: must be {' or '.join(_PREDICTIONS.values())}"
+        yield Conflict("prediction_type", config.prediction_type, f"must be {' or '.join(_PREDICTIONS.values())}")
     if config.variance_type not in _VARIANCES:
-        yield f"variance_type = {config.variance_type!r}: must be {' or '.join(_VARIANCES)}"
+        yield Conflict("variance_type", config.variance_type, f"must be {' or '.join(_VARIANCES)}")
 
 
 def section(config: SchedulerConfig) -> dict[str, Any]:

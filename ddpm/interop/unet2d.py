@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ddpm.interop.refusals import Config, others, unreadable
-from ddpm.params import Count, Number, UNetNetwork
+from ddpm.params import Conflict, Count, Number, UNetNetwork
 
 _ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a config says nothing
     "act_fn": "silu",
@@ -50,21 +50,17 @@ class UNet2DConfig(Config):
     dropout: Number = 0.0
 
 
-def obstacles(network: UNetNetwork, image_size: int) -> Iterator[str]:
-    """What `UNet2DModel`, in a `DDPMPipeline`, cannot express."""
+def obstacles(network: UNetNetwork, image_size: int) -> Iterator[Conflict]:
+    """The settings that `UNet2DModel`, in a `DDPMPipeline`, does not support."""
     if network.conditional:
-        yield "network.conditional = True: DDPMPipeline hands no labels to the network"
+        yield Conflict("network.conditional", True, "DDPMPipeline passes no labels to the network")
     if network.multipliers[0] != 1:
-        yield (
-            f"network.multipliers = {network.multipliers!r}: must begin with 1, "
-            f"for diffusers' first convolution is as wide as the first level"
-        )
+        rule = "must begin with 1, for diffusers' first convolution is as wide as the first level"
+        yield Conflict("network.multipliers", network.multipliers, rule)
     widths = _attention_widths(network, image_size)
     if network.heads > 1 and len(widths) > 1:
-        yield (
-            f"network.heads = {network.heads}: diffusers' heads have one width everywhere, "
-            f"and attention is here on {sorted(widths)} channels, the middle's included"
-        )
+        rule = f"diffusers' heads have one width, and this attention is on {sorted(widths)} channels, with the middle's"
+        yield Conflict("network.heads", network.heads, rule)
 
 
 def _attention_widths(network: UNetNetwork, image_size: int) -> set[int]:
@@ -97,52 +93,48 @@ def config(network: UNetNetwork, image_shape: tuple[int, int, int], outputs: int
     }
 
 
-def complaints(config: Mapping[str, Any], learned: bool) -> Iterator[str]:
-    """What a config says that our U-Net cannot; `learned`: its scheduler reads a variance from it."""
+def complaints(config: Mapping[str, Any], learned: bool) -> Iterator[Conflict]:
+    """The keys of a config that params.yaml cannot express; `learned`: the scheduler needs a variance."""
     yield from others(config, _ONLY)
     known = {*UNet2DConfig.model_fields, *_ONLY}
     unknown = (key for key in config if key not in known and not key.startswith("_"))
-    yield from (f"{key} = {config[key]!r}: is unknown" for key in unknown)
+    yield from (Conflict(key, config[key], "is unknown") for key in unknown)
     wrong = list(unreadable(config, UNet2DConfig))
     yield from wrong or _wiring_complaints(UNet2DConfig.model_validate(config), learned)
 
 
-def _wiring_complaints(config: UNet2DConfig, learned: bool) -> Iterator[str]:
+def _wiring_complaints(config: UNet2DConfig, learned: bool) -> Iterator[Conflict]:
     widths, outputs = config.block_out_channels, config.in_channels * (1 + learned)
     if config.out_channels != outputs:
-        yield f"out_channels = {config.out_channels}: must be {outputs} for the scheduler's variance_type"
+        yield Conflict("out_channels", config.out_channels, f"must be {outputs} for the scheduler's variance_type")
     if config.freq_shift != 1:
-        yield f"freq_shift = {config.freq_shift}: the paper's frequencies need 1"
+        yield Conflict("freq_shift", config.freq_shift, "must be 1, for the paper's frequencies")
     if config.downsample_padding not in _PADS.values():
-        yield f"downsample_padding = {config.downsample_padding}: must be 0 or 1"
+        yield Conflict("downsample_padding", config.downsample_padding, "must be 0 or 1")
     if any(width % widths[0] for width in widths):
-        yield f"block_out_channels = {widths}: must be multiples of the first"
-    unknown = _unknown_blocks(config)
-    yield from (f"{kind}: is no block of ours" for kind in unknown)
-    if not unknown:
-        yield from _attention_complaints(config)
+        yield Conflict("block_out_channels", widths, "must be multiples of the first")
+    unknown = list(_block_complaints(config))
+    yield from unknown or _attention_complaints(config)
 
 
-def _unknown_blocks(config: UNet2DConfig) -> list[str]:
-    return [
-        kind
-        for way, kinds in (("Down", config.down_block_types), ("Up", config.up_block_types))
-        for kind in kinds
-        if kind not in (f"{way}Block2D", f"Attn{way}Block2D")
-    ]
+def _block_complaints(config: UNet2DConfig) -> Iterator[Conflict]:
+    for way in ("Down", "Up"):
+        key, known = f"{way.lower()}_block_types", (f"{way}Block2D", f"Attn{way}Block2D")
+        for kind in getattr(config, key):
+            if kind not in known:
+                yield Conflict(key, kind, f"must be {' or '.join(known)}")
 
 
-def _attention_complaints(config: UNet2DConfig) -> Iterator[str]:
+def _attention_complaints(config: UNet2DConfig) -> Iterator[Conflict]:
     down, up = (
         [kind.startswith("Attn") for kind in kinds] for kinds in (config.down_block_types, config.up_block_types)
     )
     if down != up[::-1] or len(down) != len(config.block_out_channels):
-        yield "up_block_types: must mirror down_block_types, one for each of block_out_channels"
+        rule = "must mirror down_block_types, one for each of block_out_channels"
+        yield Conflict("up_block_types", config.up_block_types, rule)
     elif len(heads := _heads(config)) > 1 or heads.pop() % 1:
-        yield (
-            f"attention_head_dim = {config.attention_head_dim}: must divide the channels of every attention, "
-            f"the middle's included, into one number of heads"
-        )
+        rule = "must divide the channels of every attention, with the middle's, into one number of heads"
+        yield Conflict("attention_head_dim", config.attention_head_dim, rule)
 
 
 def _heads(config: UNet2DConfig) -> set[float]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm.errors import UsageError
-from ddpm.interop.refusals import refusal, refuse
+from ddpm.interop.refusals import refuse
 from ddpm.network.modelfile import Description
 from ddpm.params import Diffusion, Network, Section, complaint, model_conflicts
 
@@ -81,12 +81,12 @@ def described(
     path: Path, diffusion: Mapping[str, Any], network: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> Description:
     """The description of a model with these sections of params.yaml. Raises `UsageError` if they are invalid."""
-    what = f"{path} is of no model of ours"
     try:
         model = _Model.model_validate({"diffusion": dict(diffusion), "network": dict(network)})
+        conflicts = list(model_conflicts(model.diffusion, model.network, image_shape[1]))
     except ValidationError as error:
-        raise refusal(what, (complaint(dict(e)) for e in error.errors())) from None
-    refuse(what, model_conflicts(model.diffusion, model.network, image_shape[1]))
+        conflicts = [complaint(dict(e)) for e in error.errors()]
+    refuse(f"{path} is not a model of this project", conflicts)
     return Description(model.diffusion, model.network, image_shape, ())
 
 

@@ -1,4 +1,4 @@
-"""Models from elsewhere as model files, each with the recipe that evaluates it."""
+"""Convert models from elsewhere to model files, and print the recipe that evaluates each."""
 
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from ddpm.network import modelfile
 
 _HEAD = """\
 # {name}: {count:,} parameters, {channels} x {size} x {size} images, schedule {schedule}, prediction {prediction}.
-# In recipes/NAME.yaml, with its images as `data.path`, this evaluates the model: `ddpm recipe NAME`, then `dvc repro`.
+# To evaluate the model, save this as recipes/NAME.yaml and set `data.path` to its images. Then run `ddpm recipe NAME`
+# and `dvc repro`.
 """
-_CIFAR10 = "# Where its images are CIFAR-10's: source: cifar10, path: null, seed: null.\n"
+_CIFAR10 = "# If its images are CIFAR-10's, set `data.source` to cifar10.\n"
 
 
 class _Recipe(yaml.SafeDumper):
-    """Sections as blocks and lists in a line, as params.yaml has them."""
+    """Writes sections as blocks and lists in one line, as in params.yaml."""
 
 
 _Recipe.add_representer(
@@ -26,7 +27,7 @@ _Recipe.add_representer(
 
 
 def bring(source: Path, out: Path) -> str:
-    """Write a model file of a diffusers folder, or of a checkpoint with the official names; return its recipe.
+    """Convert a folder of diffusers, or a checkpoint with the official names, to a model file; return its recipe.
 
     Raises `UsageError`.
     """
@@ -37,23 +38,21 @@ def bring(source: Path, out: Path) -> str:
 
 
 def recipe(imported: Imported, model: Path) -> str:
-    """What params.yaml must say for the pipeline to sample and measure a model as it is, by the paper's Algorithm 2."""
+    """The recipe by which the pipeline samples an imported model by Algorithm 2 of the paper, and measures it."""
     description = imported.description
-    diffusion, network = description.diffusion.model_dump(), description.network.model_dump()
+    diffusion = description.diffusion.model_dump(exclude_none=True)
     channels, size, _ = description.image_shape
     count = sum(weight.numel() for weight in imported.weights.values())
     sections = {
         "data": {
-            "source": "folder",  # with no path: refused until its user says which images, for no model tells
-            "path": None,
-            "digest": None,
+            "source": "folder",
+            "path": None,  # the user must set it, for no model names its images
             "image_size": size,
             "channels": channels,
             "fit": "crop",
-            "seed": 0,
         },
         "diffusion": diffusion,
-        "network": network,
+        "network": description.network.model_dump(),
         "train": {
             "steps": 0,
             "loss": "simple" if description.diffusion.variance == "fixed" else "hybrid",
@@ -63,7 +62,6 @@ def recipe(imported: Imported, model: Path) -> str:
             "sampler": "ancestral",
             "steps": description.diffusion.timesteps,
             "spacing": "leading",
-            "eta": None,
             **imported.sampling,
         },
     }

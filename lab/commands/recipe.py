@@ -1,4 +1,4 @@
-"""Recipes: recipes/default.yaml is a whole experiment, every other file what an experiment changes of it."""
+"""Recipes: recipes/default.yaml has all settings of an experiment, every other file the changes to them."""
 
 from collections.abc import Mapping
 from io import StringIO
@@ -12,11 +12,9 @@ from ruamel.yaml.error import YAMLError
 from ddpm import params
 from ddpm.errors import UsageError
 
-_REPLACED_BY = {"data": "source", "diffusion": "process", "network": "kind"}  # section to the key that remakes it
-
 
 def names(folder: Path) -> dict[str, str]:
-    """All recipes, and the first line of each one's comment."""
+    """The names of all recipes, with the first line of each one's comment."""
     found = {}
     for path in sorted(folder.glob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -25,10 +23,9 @@ def names(folder: Path) -> dict[str, str]:
 
 
 def compose(name: str, folder: Path) -> str:
-    """The text of params.yaml for a recipe: the default's with its comments, and what the recipe changes.
+    """Compose params.yaml: the default recipe, with its comments, and the changes of recipe `name`.
 
-    A recipe that changes a section's kind, process or source replaces the section. Raises `UsageError` for an
-    unknown or an empty recipe, and `ParamsError` where the result is not usable.
+    Raises `UsageError` for an unknown or an empty recipe, and `ParamsError` if the result is not usable.
     """
     yaml = _yaml()
     path = folder / f"{name}.yaml"
@@ -36,25 +33,18 @@ def compose(name: str, folder: Path) -> str:
         raise UsageError(f"there is no recipe {name!r} in {folder}; there are {', '.join(names(folder))}")
     whole = yaml.load((folder / "default.yaml").read_text(encoding="utf-8"))
     if name != "default":
-        asked = path.read_text(encoding="utf-8")
-        if not asked.strip():  # what is left where the command failed that should have filled it
-            raise UsageError(f"{path} is empty: write it again, or remove it; a comment alone means the default")
-        for section, values in _changes(path, asked).items():
-            if section not in whole:
-                raise UsageError(f"{path}: there is no section {section!r} in params.yaml")
-            remaking = _REPLACED_BY.get(section)
-            if remaking and remaking in values and values[remaking] != whole[section][remaking]:
-                for key in set(whole[section]) - set(values):
-                    del whole[section][key]
-            _merge(whole, {section: values})
+        _merge(whole, _changes(path))
     text = StringIO()
     yaml.dump(whole, text)
     params.check(yaml_values(text.getvalue()), f"recipe {name}")
     return text.getvalue()
 
 
-def _changes(path: Path, text: str) -> Mapping[str, Mapping[str, Any]]:
-    """The sections of a recipe and what they change. Raises `UsageError` where it is nothing of the kind."""
+def _changes(path: Path) -> Mapping[str, Any]:
+    """Read the changes of a recipe. Raises `UsageError` if the file is empty or has no sections."""
+    text = path.read_text(encoding="utf-8")
+    if not text.strip():  # the command that should have filled it has failed
+        raise UsageError(f"{path} is empty: write it again, or remove it; a comment alone means the default")
     try:
         changes = _yaml().load(text) or {}
     except YAMLError as error:
@@ -65,14 +55,14 @@ def _changes(path: Path, text: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def yaml_values(text: str) -> Any:
-    """What the stages will read: PyYAML's reading, not ruamel's, which is of a newer YAML."""
+    """Parse as the stages do, by PyYAML, which has YAML 1.1; ruamel.yaml has 1.2."""
     import yaml
 
     return yaml.safe_load(text)
 
 
 def _merge(target: CommentedMap, changes: Mapping[str, Any]) -> None:
-    """Set the changed values in place, so that the comments beside them stay."""
+    """Set the changed values in place, which keeps the comments beside them."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(target.get(key), Mapping):
             _merge(target[key], value)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,17 @@ def stages(folder: Path = Path()) -> dict[str, Any]:
     return dict(parsed(folder / "dvc.yaml")["stages"])
 
 
-def declared_params(name: str, folder: Path = Path()) -> dict[str, Any]:
-    """The values of the parameters that a stage declares, by their dotted keys; None for a missing one."""
-    values = parsed(folder / PARAMS)
+def declared_params(
+    name: str, folder: Path = Path(), view: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+) -> dict[str, Any]:
+    """The values of the parameters that a stage declares, by their dotted keys; None for a missing one.
+
+    `view` is applied to the values of params.yaml first.
+    """
+    values = view(parsed(folder / PARAMS))
     declared = {}
     for key in stages(folder)[name].get("params", []):
-        value = values
+        value: Any = values
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         declared[key] = value

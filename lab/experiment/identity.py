@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
 from lab.experiment.dvcfile import flatten
@@ -37,10 +38,10 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def params(folder: Path = Path()) -> dict[str, Any]:
-    """The parameters that can change a result, by their dotted keys: what the stages declare."""
+    """The parameters that can change a result, by their dotted keys: those that stages declare, if they are in use."""
     declared: dict[str, Any] = {}
     for name in MEASURED:
-        declared |= dvcfile.declared_params(name, folder)
+        declared |= dvcfile.declared_params(name, folder, in_use)
     return flatten(declared)
 
 

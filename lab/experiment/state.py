@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ddpm import files
+from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
 
@@ -123,8 +124,9 @@ def folders() -> list[StateFolder]:
 
 
 def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> str:
-    """A short name for everything that determines the stage's result, but for the `ignored` parameters."""
-    params = {key: _without(value, key, ignored) for key, value in dvcfile.declared_params(stage).items()}
+    """A short name for everything that determines the stage's result, except for the `ignored` parameters."""
+    declared = dvcfile.declared_params(stage, view=in_use)
+    params = {key: _without(value, key, ignored) for key, value in declared.items()}
     everything = {"params": params, "files": dvcfile.dependencies(stage), "machine": dict(machine)}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ddpm.alternatives import in_use
 from ddpm.tables import Share
 from lab.experiment.dvcfile import flatten
 
@@ -141,9 +142,9 @@ def _described(
     ]
 
 
-def published(report: Report) -> list[tuple[str, float | None, float]]:
-    """Each published number: the metric, what it is here if it was measured, and the number."""
-    section = report.params["published"]
+def reported(report: Report) -> list[tuple[str, float | None, float]]:
+    """Each metric that is reported elsewhere: name, value here if it was measured, and value there."""
+    section = report.params["reported"]
     here = flatten(report.metrics)
     return [(name, here.get(name), value) for name, value in section["metrics"].items()] if section else []
 
@@ -198,12 +199,12 @@ def memorisation(metrics: Mapping[str, Any]) -> str:
 
 
 def changes(report: Report) -> list[tuple[str, str, str]]:
-    """The parameters that differ from the default recipe's: name, value here, value there.
+    """The settings in use that differ from the default recipe's: name, value here, value there.
 
-    Published numbers are left out because they change no result.
+    The section `reported` is left out because it changes no result.
     """
     here, there = (
-        flatten({section: values for section, values in params.items() if section != "published"})
+        flatten({section: values for section, values in in_use(params).items() if section != "reported"})
         for params in (report.params, report.defaults)
     )
     return [

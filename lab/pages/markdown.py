@@ -22,7 +22,7 @@ def page(report: Report, folder: Path) -> str:
         "## Metrics",
         f"{contents.extractor(report.protocol)} {contents.NOT_COMPARABLE}",
         metrics_table(metrics),
-        *_published(report),
+        *_reported(report),
         *_metrics("distance to the nearest training image in grey levels", contents.of_neighbours(metrics)),
         contents.memorisation(metrics),
         contents.class_balance(metrics),
@@ -56,12 +56,12 @@ def _picture(caption: str, path: str) -> str:
     return f"![{caption}]({path})\n\n*{caption}*"
 
 
-def _published(report: Report) -> list[str]:
+def _reported(report: Report) -> list[str]:
     rows = [
         (f"`{name}`", "not measured" if here is None else contents.number(here), contents.number(there))
-        for name, here, there in contents.published(report)
+        for name, here, there in contents.reported(report)
     ]
-    return [_table(("metric", "here", _cell(report.params["published"]["source"])), rows)] if rows else []
+    return [_table(("metric", "here", _cell(report.params["reported"]["source"])), rows)] if rows else []
 
 
 def _changes(report: Report) -> str:

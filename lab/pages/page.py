@@ -47,7 +47,7 @@ def page(report: Report) -> str:
         report=report,
         contents=contents,
         cards=cards(report),
-        unmeasured=[(name, contents.number(there)) for name, here, there in contents.published(report) if here is None],
+        unmeasured=[(name, contents.number(there)) for name, here, there in contents.reported(report) if here is None],
         pictures={name: embed.from_file(path, CAPTIONS[name]) for name, path in report.pictures.items()},
         pixels="pixels" if report.params["data"]["image_size"] < _PIXEL_ART else "",
         bound=_bound_plots(report),
@@ -74,7 +74,7 @@ def cards(report: Report) -> list[Card]:
 
 
 def _from_elsewhere(report: Report, metric: str) -> list[tuple[str, str]]:
-    section = report.params["published"]
+    section = report.params["reported"]
     if not section or metric not in section["metrics"]:
         return []
     return [(contents.number(section["metrics"][metric]), section["source"])]

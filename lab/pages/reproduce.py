@@ -1,44 +1,61 @@
-"""The commands that give an experiment's parameters again, as one types them."""
+"""The commands that reproduce an experiment's parameters from the default recipe."""
 
+import copy
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ddpm.alternatives import in_use
+
 _PLAIN = re.compile(r"[A-Za-z][\w/-]*(\.[A-Za-z][\w/-]*)*")
-_WORDS = {"null", "true", "false", "nan", "inf"}  # the grammar of -S reads them as something else than text
+_WORDS = {"null", "true", "false", "nan", "inf"}  # -S does not read them as text
 
 
-class _UnspeakableError(Exception):
-    """What `-S` cannot say."""
+class NotExpressible(Exception):  # noqa: N818
+    """The option `-S` has no syntax for a change."""
 
 
 def reproduce(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str] | None:
-    """From the default recipe to the parameters and their results; None where `-S` cannot say what differs.
+    """The commands from the default recipe to the settings in use of `params`, with as few `-S` as these need.
 
-    That is where keys are missing or new, as in a section of another form.
+    None where `-S` cannot express the differences.
     """
-    try:
-        changes = [f"{key}={_spelled(value)}" for key, value in _differences(params, defaults, "")]
-    except _UnspeakableError:
+    wanted = in_use(params)
+    changes = dict(_differences(wanted, defaults, ""))
+    for key in list(changes):
+        others = {other: value for other, value in changes.items() if other != key}
+        if in_use(_changed(defaults, others)) == wanted:
+            changes = others
+    if in_use(_changed(defaults, changes)) != wanted:
         return None
-    if not changes:
-        return ["ddpm recipe default", "dvc repro"]
-    return [
-        "ddpm recipe default",
-        " \\\n  ".join(["dvc exp run", *(f"-S {shlex.quote(change)}" for change in changes)]),
-    ]
+    try:
+        options = [shlex.quote(f"{key}={_spelled(value)}") for key, value in changes.items()]
+    except NotExpressible:
+        return None
+    run = " \\\n  ".join(["dvc exp run", *(f"-S {option}" for option in options)])
+    return ["ddpm recipe default", run if changes else "dvc repro"]
 
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """The dotted keys whose values differ, with the value here; a section stands for its keys where one has none."""
-    if here.keys() != there.keys():
-        raise _UnspeakableError
-    for key, value in here.items():
-        if isinstance(value, Mapping) and isinstance(there[key], Mapping):
-            yield from _differences(value, there[key], f"{prefix}{key}.")
-        elif value != there[key]:
-            yield f"{prefix}{key}", value
+    """The dotted keys that both sides have and whose values differ, with the value here."""
+    for key in (key for key in here if key in there):
+        if isinstance(here[key], Mapping) and isinstance(there[key], Mapping):
+            yield from _differences(here[key], there[key], f"{prefix}{key}.")
+        elif here[key] != there[key]:
+            yield f"{prefix}{key}", here[key]
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested values with some dotted keys changed."""
+    changed = copy.deepcopy(dict(values))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        inner = changed
+        for section in sections:
+            inner = inner[section]
+        inner[last] = value
+    return changed
 
 
 def _spelled(value: Any) -> str:
@@ -59,6 +76,6 @@ def _quoted(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
     if "$" in text or "\\" in text or not text.isprintable():
-        raise _UnspeakableError  # would be replaced, or read as something else
+        raise NotExpressible  # -S replaces `$` and reads escapes
     escaped = text.replace('"', '\\"')
     return f'"{escaped}"'

@@ -60,8 +60,8 @@ def test_the_report_depends_on_all_code_for_it_names_the_experiment_by_its_code(
     assert {"ddpm", "lab", "stages"} <= set(STAGES["report"]["deps"])
 
 
-def test_the_report_alone_depends_on_what_others_have_published() -> None:
-    assert [name for name, stage in STAGES.items() if "published" in stage["params"]] == ["report"]
+def test_only_the_report_depends_on_metrics_reported_elsewhere() -> None:
+    assert [name for name, stage in STAGES.items() if "reported" in stage["params"]] == ["report"]
 
 
 def covers(dependency: str, path: str) -> bool:

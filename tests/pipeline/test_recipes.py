@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from ddpm import files
+from ddpm.alternatives import in_use
 from lab.commands import recipe
 from lab.experiment import dvcfile
 from lab.tracking import live, publish
@@ -118,7 +119,7 @@ def run(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_recipe_runs_to_its_report(
     name: str, project: Path, inception: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = shrunk(yaml.safe_load(recipe.compose(name, ROOT / "recipes")), inception)
+    values = shrunk(in_use(yaml.safe_load(recipe.compose(name, ROOT / "recipes"))), inception)
     write_images(values["data"], project / "raw", monkeypatch)
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     for stage in STAGES:

@@ -25,7 +25,8 @@ def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chosen:
     monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["runtime"]["data_root"] = "raw"
-    return lambda **changes: params.check(values | {"data": values["data"] | changes})
+    shape = {"image_size": 8, "channels": 1}
+    return lambda **changes: params.check(values | {"data": values["data"] | shape | changes})
 
 
 def packed(where: Path) -> tuple[Path, Path]:

@@ -93,9 +93,7 @@ def test_import_prints_the_recipe_that_evaluates_the_model(
     (folder / "imported.yaml").write_text(printed)
     with pytest.raises(params.ParamsError) as caught:  # never the default's images, which would be padded to fit
         recipe.compose("imported", folder)
-    assert str(caught.value) == (
-        "recipe imported is not usable:\n  data.path = None: source folder needs the folder's or the .zip's path"
-    )
+    assert str(caught.value) == ("recipe imported is not usable:\n  data.path = None: must be set for source folder")
     (folder / "imported.yaml").write_text(printed.replace("path: null", "path: images.zip"))
     settings = params.check(yaml.safe_load(recipe.compose("imported", folder)))
     assert (settings.train.steps, settings.data.image_size, settings.data.channels) == (0, 8, 3)
@@ -115,9 +113,9 @@ def test_recipe_of_the_size_of_cifar10_says_how_to_have_its_images(
     described = replace(description, network=network, image_shape=(3, size, size))
     imported = Imported(described, described.build().state_dict(), {"sigma": None, "clip": True})
     printed = import_.recipe(imported, tmp_path / "model.safetensors")
-    assert ("\n# Where its images are CIFAR-10's: source: cifar10, path: null, seed: null.\n" in printed) == said
+    assert ("\n# If its images are CIFAR-10's, set `data.source` to cifar10.\n" in printed) == said
     shutil.copy(RECIPES / "default.yaml", tmp_path)
-    named = printed.replace("source: folder", "source: cifar10").replace("seed: 0", "seed: null")
+    named = printed.replace("source: folder", "source: cifar10")
     (tmp_path / "imported.yaml").write_text(named)
     settings = params.check(yaml.safe_load(recipe.compose("imported", tmp_path)))
     assert (settings.data.source, settings.data.image_size) == ("cifar10", size)
@@ -136,7 +134,8 @@ def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tm
     blocks = {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}
     config.write_text(json.dumps(json.loads(config.read_text()) | blocks))
     assert fails("import", folder, "--out", out) == (
-        f"ddpm: {config} cannot be expressed:\n  CrossAttnDownBlock2D: is no block of ours"
+        f"ddpm: {config} cannot be expressed:\n"
+        f"  down_block_types = 'CrossAttnDownBlock2D': must be DownBlock2D or AttnDownBlock2D"
     )
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -12,6 +12,7 @@ from ddpm.errors import UsageError
 from lab.experiment import identity
 from tests.imports import ROOT
 from tests.lab.tracking.repository import DIGEST, edit, repository
+from tests.pipeline import project
 from tests.pipeline.project import environment
 
 
@@ -77,3 +78,33 @@ def test_a_stage_that_ran_on_another_model_is_named(tmp_path: Path, lock: dict[s
 def test_a_stage_that_has_not_run_is_named(tmp_path: Path, lock: dict[str, Any]) -> None:
     del lock["stages"]["evaluate"], lock["stages"]["report"]
     assert gaps(tmp_path, lock) == ["evaluate: has not run"]
+
+
+@pytest.fixture
+def experiment_folder(tmp_path: Path) -> Path:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_parameters_are_those_that_stages_declare_and_that_are_in_use(experiment_folder: Path) -> None:
+    found = identity.params(experiment_folder)
+    assert (found["data.image_size"], found["data.channels"], found["sample.eta"]) == (8, 1, 1.0)
+    assert (found["sample.sigma"], found["train.min_snr_gamma"], found["sample.guidance"]) == (None, None, None)
+    assert not [key for key in found if key.startswith(("tracking", "reported", "runtime.device"))]
+
+
+def test_settings_that_are_not_in_use_do_not_identify_an_experiment(experiment_folder: Path) -> None:
+    def fingerprint(**values: object) -> str:
+        project.edit(
+            experiment_folder / "params.yaml", {key.replace("__", "."): value for key, value in values.items()}
+        )
+        return identity.fingerprint("0" * 64, experiment_folder)
+
+    first = fingerprint()
+    assert fingerprint(sample__sigma="small", train__label_dropout=0.5, data__path="a.zip") == first
+    assert fingerprint(data__image_size=8, diffusion__beta_end=0.02) == first
+    assert fingerprint(sample__sampler="ancestral") != first
+    second = fingerprint()
+    assert fingerprint(sample__sigma="large") != second
+    assert fingerprint(sample__sigma="small", sample__eta=0.5) == second

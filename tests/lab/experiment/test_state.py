@@ -70,6 +70,14 @@ def finished(name: str, step: int, age: int) -> StateFolder:
     return saved
 
 
+def test_settings_that_are_not_in_use_do_not_change_the_fingerprint(root: Path) -> None:
+    found = set()
+    for weighting, gamma in (("none", 5.0), ("none", 7.0), ("min_snr", 5.0), ("min_snr", 7.0)):
+        (root / "params.yaml").write_text(f"{PARAMS}train:\n  weighting: {weighting}\n  min_snr_gamma: {gamma}\n")
+        found.add(fingerprint())
+    assert len(found) == 3
+
+
 @pytest.mark.usefixtures("root")
 def test_saving_leaves_only_the_last_state_and_those_after_it() -> None:
     with state.folder("abc", resume=True) as saved:

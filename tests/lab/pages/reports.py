@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from ddpm.alternatives import in_use
 from ddpm.tables import Share
 from lab.pages.contents import CAPTIONS, Report
 from tests.imports import ROOT
@@ -46,14 +47,14 @@ REPORT = Report(
     snapshots=[],
     bound=[],
     shares=[],
-    params=DEFAULTS,
+    params=in_use(DEFAULTS),
     defaults=DEFAULTS,
     pictures={},
     fingerprint=DIGEST,
     code=DIGEST,
 )
 BOUND = {"bits_per_dim": 3.75123, "rate": 1.78, "distortion": 1.97, "prior": 0.001, "images": 64}
-PUBLISHED = {
+REPORTED = {
     "source": "Somebody 2020, Table 1",
     "metrics": {"classifier.fid": 3.17, "likelihood.bits_per_dim": 3.7, "inception.is": 9.46},
 }
@@ -86,13 +87,13 @@ def rich(folder: Path, name: str = "one") -> Report:
         snapshots={"best_fid": 1.25, "best_step": 900.0},
         protocol={**PROTOCOL, "data": name, "warnings": [f"few images of {name}"]},
     )
-    report = changed(changed(report, "data", path=name), "network", conditional=True)
+    report = changed(changed(report, "data", source="folder", path=name), "network", conditional=True)
     return replace(
         report,
         snapshots=[{"step": 500, "fid": 7.5, "is": 8.0}, {"step": 900, "fid": 1.25, "is": 8.5}],
         bound=[{"t": t, "bits_per_dim": 1 / t**2, "x_0_error": t / 9} for t in range(1, 10)],
         shares=[Share(name, 0.5, 0.25), Share("two", 0.5, 0.75)],
-        params={**report.params, "published": PUBLISHED | {"source": name}},
+        params={**report.params, "reported": REPORTED | {"source": name}},
         pictures=pictures,
     )
 

@@ -9,7 +9,7 @@ from lab.experiment.dvcfile import flatten
 from lab.pages import contents, markdown
 from lab.pages.contents import Report
 from lab.pages.markdown import metrics_table
-from tests.lab.pages.reports import BOUND, METRICS, PROTOCOL, PUBLISHED, REPORT, changed, measured
+from tests.lab.pages.reports import BOUND, METRICS, PROTOCOL, REPORT, REPORTED, changed, measured
 
 
 def page(report: Report) -> str:
@@ -90,7 +90,7 @@ def test_only_changed_parameters_are_listed_with_their_defaults() -> None:
 
 
 def test_published_numbers_stand_beside_those_measured_here() -> None:
-    text = page(replace(REPORT, params={**REPORT.params, "published": PUBLISHED}))
+    text = page(replace(REPORT, params={**REPORT.params, "reported": REPORTED}))
     assert "| metric | here | Somebody 2020, Table 1 |" in text
     assert "| `classifier.fid` | 1.936 | 3.17 |" in text
     assert "| `inception.is` | not measured | 9.46 |" in text
@@ -127,15 +127,15 @@ def test_provenance_has_digests_and_seeds() -> None:
     ],
 )
 def test_names_of_the_users_data_are_escaped_in_table_cells(name: str, cell: str) -> None:
-    text = page(changed(REPORT, "data", path=name))
-    assert rows(text, "data.path") == [f"| `data.path` | {cell} | null |"]
+    text = page(changed(REPORT, "train", init=name))
+    assert rows(text, "train.init") == [f"| `train.init` | {cell} | null |"]
     protocol = page(measured(REPORT, protocol={**PROTOCOL, "data": name, "features": name}))
     assert rows(protocol, "features") == [f"| `features` | {cell} |"]
     assert f"| images | {cell} |" in protocol
 
 
 def test_no_name_of_the_users_data_ends_the_block_of_parameters() -> None:
-    text = page(changed(REPORT, "data", path="x\n```\n# Not a heading\n```"))
+    text = page(changed(REPORT, "train", init="x\n```\n# Not a heading\n```"))
     block = text[text.index("```yaml\n") + 8 :]
     fences = [line for line in block.splitlines() if line.startswith("```")]
     headings = [line for line in block.splitlines() if line.startswith("#")]

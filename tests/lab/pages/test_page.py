@@ -12,7 +12,7 @@ from ddpm.sampling import pictures
 from ddpm.tables import Share
 from lab.pages import contents, page
 from lab.pages.contents import CAPTIONS
-from tests.lab.pages.reports import BOUND, PROTOCOL, PUBLISHED, REPORT, changed, measured, rich, svg_texts
+from tests.lab.pages.reports import BOUND, PROTOCOL, REPORT, REPORTED, changed, measured, rich, svg_texts
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -46,7 +46,7 @@ def test_names_of_the_users_data_are_escaped(written: str) -> None:
     elements = Elements(written)
     assert not elements.all("script")
     assert elements.text.count(SCRIPT) >= 6  # title, heading, warning, whose number, parameter, provenance
-    assert Elements(page.page(changed(REPORT, "data", path="</code></pre><img src=x>"))).all("img") == []
+    assert Elements(page.page(changed(REPORT, "train", init="</code></pre><img src=x>"))).all("img") == []
 
 
 def test_the_page_refers_to_no_other_file(written: str) -> None:
@@ -70,7 +70,7 @@ def test_every_picture_has_a_text_and_a_size(written: str) -> None:
 
 
 def test_cards_stand_beside_real_images_and_published_numbers() -> None:
-    report = replace(measured(REPORT, likelihood=BOUND), params={**REPORT.params, "published": PUBLISHED})
+    report = replace(measured(REPORT, likelihood=BOUND), params={**REPORT.params, "reported": REPORTED})
     fid, score, likelihood = page.cards(report)
     assert (fid.name, fid.value) == ("FID", "1.936")
     assert fid.references == [("0.2815", "floor, 270 test images"), ("3.17", "Somebody 2020, Table 1")]
