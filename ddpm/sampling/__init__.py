@@ -1,1 +1,1 @@
-"""From noise to images: ancestral sampling and DDIM, in blocks with seeds of their own."""
+"""Sampling: the reverse process from noise to images."""

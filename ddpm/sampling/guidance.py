@@ -9,10 +9,10 @@ from ddpm.diffusion.denoiser import Denoiser
 
 
 def guide(denoiser: Denoiser, labels: Tensor, weight: float) -> Denoiser:
-    """A denoiser whose prediction is (1 + w) eps(x_t, t, label) - w eps(x_t, t), equation (6).
+    """A denoiser that predicts (1 + w) eps(x_t, t, label) - w eps(x_t, t), equation (6).
 
-    labels are int64 (N,), one for each image it will see. What the network predicts is linear in eps for a given
-    x_t, so its output is combined as it is; a learned variance is that of the label.
+    `labels` is the class of each image, int64 (N,). At a given x_t every kind of prediction is linear in eps, so the
+    network's outputs are combined directly. A learned variance is the one given the label.
     """
     network = denoiser.network
     learned = denoiser.settings.variance != "fixed"

@@ -1,4 +1,4 @@
-"""From one image to another through what noise leaves of both, Section 4.3 of the paper."""
+"""Interpolation between two images in the latent space x_t, Section 4.3 of the paper."""
 
 import torch
 from torch import Tensor
@@ -6,17 +6,16 @@ from torch import Tensor
 from ddpm import rng
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.params import Sample
-from ddpm.sampling.blocks import reverse
-from ddpm.sampling.timesteps import timesteps
+from ddpm.sampling.samplers import reverse, timesteps
 
 
 @torch.no_grad()
 def interpolate(denoiser: Denoiser, pair: Tensor, time: int, mixes: int, settings: Sample) -> Tensor:
-    """Decode (1 - lambda) x_t + lambda x'_t for `mixes` lambdas from 0 to 1: float32 (mixes, C, H, W).
+    """Decode (1 - lambda) x_t + lambda x'_t for `mixes` values of lambda from 0 to 1: float32 (mixes, C, H, W).
 
-    pair holds x_0 and x'_0, float32 (2, C, H, W) in the value range; x_t and x'_t are drawn from q at t = `time`, each
-    with noise of its own, the same for every time. The reverse process takes `settings.steps` steps or, if that is
-    fewer, `time`. All mixes share its noise, so that nothing but lambda tells them apart.
+    `pair` holds x_0 and x'_0, float32 (2, C, H, W) in the value range. x_t and x'_t are samples of q at t = `time`,
+    each with its own noise, which is the same for every `time`. The reverse process takes `settings.steps` steps, but
+    at most `time`. All mixes share its noise, so that they differ in lambda only.
     """
     process, device = denoiser.process, denoiser.process.device
     generator = rng.torch_generator(device, settings.seed, "interpolation")

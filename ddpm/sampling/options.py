@@ -1,87 +1,107 @@
-"""What one asks of a trained model, with as few words as one likes: the rest is what suits the model."""
+"""Sampling options for people; the defaults fit the model.
 
-import re
+`ddpm generate` and the served model build their options from the fields of `Options`.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor
 
-from ddpm.errors import UsageError
-from ddpm.network.modelfile import Description, Model
-from ddpm.params import Sample, sampling_conflicts
-from ddpm.sampling import blocks
+from ddpm.params import Conflict, ConflictError, Sample, sampling_conflicts
 
-_GUIDANCE = 2.0  # for a class that is asked for by itself
+if TYPE_CHECKING:  # importing it imports torch, which takes seconds
+    from ddpm.network.modelfile import Description
+
+_BATCH = 256  # images
+_GUIDANCE = 2.0  # if only a label is given
 _STEPS = {"ddim": 50, "dpm_solver": 20}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What one gives on a command line; None is what suits the model."""
+    """Sampling options, each with its type, help text and default. None means that the default fits the model."""
 
-    sampler: str = "ddim"
-    count: int = 16
-    seed: int = 0
-    steps: int | None = None
-    eta: float | None = None
-    sigma: str | None = None
-    spacing: str = "trailing"
-    clip: bool = True
-    label: str | None = None
-    guidance: float | None = None
+    sampler: Annotated[
+        Literal["ancestral", "ddim", "dpm_solver"] | None, "Algorithm 2 of the paper, DDIM or DPM-Solver++(2M)."
+    ] = "ddim"
+    count: Annotated[int, "Number of images."] = 16
+    seed: Annotated[int, "Seed of the noise."] = 0
+    steps: Annotated[
+        int | None, "Number of network evaluations. Default: 50 for ddim, 20 for dpm_solver, all for ancestral."
+    ] = None
+    eta: Annotated[
+        float | None,
+        "ddim: 0 deterministic to 1 as random as ancestral. Default: 1 (0 for the interpolation process).",
+    ] = None
+    sigma: Annotated[
+        Literal["large", "small"] | None,
+        "ancestral: variance of the steps, if the model has not learned it. Default: large.",
+    ] = None
+    spacing: Annotated[
+        Literal["leading", "trailing", "linspace", "quad"], "Spacing of the times if there are fewer steps than times."
+    ] = "trailing"
+    clip: Annotated[bool, "Clip each predicted image to the value range of images."] = True
+    label: Annotated[
+        str | None, "Class of all images, by name or index. Default: all classes in turn, if --guidance is given."
+    ] = None
+    guidance: Annotated[
+        float | None, "Weight of classifier-free guidance; 0 uses the class alone. Default: 2, if --label is given."
+    ] = None
 
 
-def settings(description: Description, options: Options) -> Sample:
-    """The sampler's settings.
+def settings(description: "Description", options: Options) -> Sample:
+    """The settings of the sampler for a model: the given options, and defaults for the others.
 
-    DDIM takes 50 steps and is as random as the process allows, DPM-Solver++ takes 20, ancestral sampling the whole
-    chain with the large variance where none is learned. Raises `UsageError`, in terms of the command line.
+    Raises `ConflictError` for values that are not allowed and for options that the sampler or the model does not use.
     """
-    diffusion = description.diffusion
-    eta, sigma, guidance = options.eta, options.sigma, options.guidance
-    if not description.network.conditional and (options.label, guidance) != (None, None):
-        raise UsageError("--label and --guidance are for a conditional model, and this one knows no classes")
-    if options.label is not None and guidance is None:
-        guidance = _GUIDANCE
-    if options.sampler == "ddim" and eta is None:
-        eta = 1.0 if diffusion.process == "gaussian" else 0.0
-    if options.sampler == "ancestral" and diffusion.variance == "fixed" and sigma is None:
-        sigma = "large"
-    values = {
-        "seed": options.seed,
-        "count": options.count,
-        "batch_size": 256,
-        "sampler": options.sampler,
-        "steps": min(_STEPS.get(options.sampler, diffusion.timesteps), diffusion.timesteps),
-        "spacing": options.spacing,
-        "eta": eta,
-        "sigma": sigma,
-        "clip": options.clip,
-        "guidance": guidance,
-    }
-    if options.steps is not None:
-        values["steps"] = options.steps
+    values = vars(options) | {"batch_size": _BATCH}
+    del values["label"]
+    values |= {key: value for key, value in _defaults(description, options).items() if values[key] is None}
     try:
         chosen = Sample.model_validate(values)
     except ValidationError as error:
-        wrong = [f"--{e['loc'][0]} {e['input']}: {e['msg'].replace('Input should', 'must')}" for e in error.errors()]
-        raise UsageError("\n  ".join(wrong)) from None
-    if conflicts := list(sampling_conflicts(chosen, diffusion, description.network)):
-        raise UsageError("\n  ".join(re.sub(r"^sample\.(\w+)( =)?", r"--\1", str(conflict)) for conflict in conflicts))
+        conflicts = [Conflict(f"sample.{e['loc'][0]}", e["input"], _rule(e["msg"])) for e in error.errors()]
+        raise ConflictError(conflicts) from None
+    conflicts = list(_unused(description, options, chosen))
+    conflicts = conflicts or list(sampling_conflicts(chosen, description.diffusion, description.network))
+    if conflicts:
+        raise ConflictError(conflicts)
     return chosen
 
 
-def labels(model: Model, chosen: Sample, label: str | None) -> Tensor | None:
-    """The class asked of each image, int64 (count,): that of a name or index, else what the pipeline asks for.
+def _defaults(description: "Description", options: Options) -> dict[str, Any]:
+    """Values that fit the model, for the options that are None."""
+    diffusion = description.diffusion
+    gaussian, timesteps = diffusion.process == "gaussian", diffusion.timesteps
+    sampler = options.sampler or ("ancestral" if gaussian else "ddim")
+    return {
+        "sampler": sampler,
+        "steps": min(_STEPS.get(sampler, timesteps), timesteps),
+        "eta": float(gaussian) if sampler == "ddim" else None,
+        "sigma": "large" if sampler == "ancestral" and diffusion.variance == "fixed" else None,
+        "guidance": None if options.label is None else _GUIDANCE,
+    }
 
-    Raises `UsageError` where the model does not know the class.
-    """
-    if label is None:
-        return blocks.labels(model, chosen)
-    classes = list(model.description.classes)
-    known = classes if label in classes else [str(index) for index in range(len(classes))]
-    if label not in known:
-        listed = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
-        raise UsageError(f"--label {label}: the model's classes are {listed}")
-    return torch.full((chosen.count,), known.index(label))
+
+def _unused(description: "Description", options: Options, chosen: Sample) -> Iterator[Conflict]:
+    """The given options that the sampler or the model does not use."""
+    diffusion, conditional = description.diffusion, description.network.conditional
+    fixed = chosen.sampler == "ancestral" and diffusion.variance == "fixed"
+    uses = {
+        "eta": (chosen.sampler == "ddim", "applies to the sampler ddim only"),
+        "sigma": (fixed, "applies to the sampler ancestral only, and to models that have not learned the variance"),
+        "label": (conditional, "applies to conditional models only"),
+        "guidance": (conditional, "applies to conditional models only"),
+    }
+    for key, (used, rule) in uses.items():
+        if not used and getattr(options, key) is not None:
+            yield Conflict(f"sample.{key}", getattr(options, key), rule)
+    if diffusion.process == "interpolation" and options.eta:
+        yield Conflict("sample.eta", options.eta, "must be 0 on the interpolation process")
+
+
+def _rule(message: str) -> str:
+    """A message of pydantic in the words of `ddpm.params`."""
+    return message.replace("Input should", "must")

@@ -1,6 +1,6 @@
 """Pictures of sampling: grids of samples, the chain from noise to images, and the forward process.
 
-The pictures of a pipeline's run have a limited number of pixels, so that the report with all of them stays small.
+The pictures of the pipeline have a limited number of pixels, so that the report that contains them stays small.
 """
 
 import math
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
 
 TIMES = 10  # columns of the strips
 IN_STRIP = 4  # images in the strips
-_SMALL = 48  # pixels: larger images are shown in fewer tiles
-_SHEET = 160_000  # pixels of a grid before small images are enlarged
-_MOVING = 400_000  # pixels of all frames of an animation, likewise
+_SMALL = 48  # pixels; larger images are shown in a smaller grid
+_SHEET = 160_000  # pixels of a grid, before small images are enlarged
+_MOVING = 400_000  # pixels of all frames of an animation, before small images are enlarged
 _IN_ANIMATION = 9
 _FRAMES = 32
 _PREVIEW_STEPS = 20
 
 
 def save_grid(shown: Tensor, path: Path) -> None:
-    """Save the first images, uint8 (N, C, H, W), as a grid of 10 x 10, or of 6 x 6 if they are large."""
+    """Save the first images, uint8 (N, C, H, W), as a grid of at most 10 x 10, or 6 x 6 if they are large."""
     columns = sheet_columns(shown)
     figures.save(figures.grid(shown[: columns**2], columns, _SHEET), path)
 
 
 def sheet_columns(shown: Tensor) -> int:
-    """The columns of the grid that `save_grid` draws of images (N, C, H, W)."""
+    """The number of columns in `save_grid` for images (N, C, H, W)."""
     return 10 if shown.shape[-1] <= _SMALL else 6
 
 
 def save_denoising(model: Model, settings: Sample, labels: Tensor | None, path: Path) -> None:
-    """Save x_t and the predicted x_0 of the first samples, at ten times of their chain."""
+    """Save x_t and the predicted x_0 of the first samples at ten times of their chain."""
     states = blocks.milestones(model, settings, labels, min(IN_STRIP, settings.count), TIMES)
     _strip(path, "From noise to samples", model, [(s.t, s.x_t, s.x_0) for s in states])
 
 
 def save_trajectory(model: Model, settings: Sample, labels: Tensor | None, path: Path) -> None:
-    """Save x_t of the first samples along their chain as an animation; of large images, fewer in fewer frames."""
+    """Save x_t of the first samples along their chain as an animation. Large images have fewer samples and frames."""
     pixels = math.prod(model.description.image_shape[1:])
     fitting = min(max(_MOVING // (pixels * _FRAMES), 1), _IN_ANIMATION, settings.count)
-    count = math.isqrt(fitting) ** 2  # for a square
+    count = math.isqrt(fitting) ** 2  # a square grid
     animate(model, settings, labels, count, min(max(_MOVING // (pixels * count), 2), _FRAMES), path)
 
 
@@ -75,7 +75,7 @@ def animate(
 
 @torch.no_grad()
 def save_noising(model: Model, real: Tensor, seed: int, path: Path) -> None:
-    """Save real images, uint8 (N, C, H, W), noised at ten times, and the x_0 that the network predicts from each."""
+    """Save x_t of real images, uint8 (N, C, H, W), at ten times, and the x_0 predicted from each."""
     process = model.denoiser.process
     x_0 = images.to_float(real[:IN_STRIP].to(process.device), model.denoiser.value_range)
     eps = process.prior(tuple(x_0.shape), rng.torch_generator(process.device, seed, "noising"))
@@ -99,7 +99,7 @@ def _strip(path: Path, title: str, model: Model, columns: list[tuple[int, Tensor
 
 
 def preview(model: Model) -> "Image.Image":
-    """A grid of 16 samples by a short DDIM chain, always from the same noise, so that previews show progress."""
+    """A grid of 16 samples from a short DDIM chain. The noise is always the same, so that previews are comparable."""
     steps = min(_PREVIEW_STEPS, model.denoiser.process.timesteps)
     settings = options.settings(model.description, Options(count=blocks.BLOCK, steps=steps, eta=0.0))
     return figures.grid(blocks.draw(model, settings), columns=8)

@@ -1,4 +1,4 @@
-"""The files of samples: those of the model, and those of the snapshots of its training."""
+"""Files of samples: of a model, and of the snapshots of its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ SNAPSHOTS_FORMAT = "ddpm-snapshot-samples-1"
 
 @dataclass(frozen=True)
 class Samples:
-    """Images drawn from one model."""
+    """Samples of one model."""
 
     images: Tensor  # uint8 (N, C, H, W)
-    labels: Tensor | None  # int64 (N,): the class that each image was drawn for, under guidance
+    labels: Tensor | None  # int64 (N,), the class of each image under guidance
     settings: Mapping[str, Any]  # section `sample` of params.yaml
     model_digest: str  # sha256 of the model's weights
 
@@ -31,19 +31,19 @@ def write(path: Path, samples: Samples) -> None:
 
 
 def read(path: Path) -> tuple[Samples, str]:
-    """Read samples and the sha256 of their tensors. Raises `TensorFileError` if the file holds no samples."""
+    """Read samples and the sha256 of their tensors. Raises `TensorFileError` for another file."""
     file = files.read_tensors(path, FORMAT)
     tensors, metadata = file.tensors, file.metadata
     return Samples(tensors["images"], tensors.get("labels"), metadata["sample"], metadata["model_digest"]), file.digest
 
 
 def write_snapshots(path: Path, images: Mapping[int, Tensor]) -> None:
-    """Write the images of each snapshot, uint8 (N, C, H, W), by the snapshot's step."""
-    tensors = {f"{step:08d}": drawn for step, drawn in images.items()}
+    """Write the samples of each snapshot, uint8 (N, C, H, W), by its step."""
+    tensors = {f"{step:08d}": samples for step, samples in images.items()}
     files.write_tensors(path, tensors, {"format": SNAPSHOTS_FORMAT})
 
 
 def read_snapshots(path: Path) -> dict[int, Tensor]:
-    """Read the images of each snapshot by its step, in rising order. Raises as `read` does."""
+    """Read the samples of each snapshot by its step, in rising order. Raises as `read` does."""
     file = files.read_tensors(path, SNAPSHOTS_FORMAT)
-    return {int(step): drawn for step, drawn in sorted(file.tensors.items())}
+    return {int(step): samples for step, samples in sorted(file.tensors.items())}

@@ -1,4 +1,4 @@
-"""The `ddpm` command."""
+"""The `ddpm` command: signatures and errors. Each command's work is in its own module."""
 
 import os
 from collections.abc import Iterator
@@ -10,17 +10,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from ddpm.errors import UsageError
-from lab.tracking import store
+from ddpm.sampling.options import Options
+from lab.commands.sampling import NAMES, sampling_options
 
 app = typer.Typer(
-    help="Denoising diffusion experiments: recipes, images from trained models, records, housekeeping.",
+    help="Denoising diffusion experiments: use recipes, generate images, exchange models, compare results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+ModelFile = Annotated[Path, typer.Option(help="Model file, such as models/model.safetensors.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 @contextmanager
 def _readable_errors() -> Iterator[None]:
+    """End the process with one message and exit code 1 if the user can fix the error."""
     try:
         yield
     except UsageError as error:
@@ -37,235 +41,207 @@ def _fail(message: str) -> NoReturn:
 
 
 def _in_repository() -> None:
-    """Work from the experiment's root, as `dvc` does. Raises `UsageError` outside of one."""
+    """Change to the root of the experiment repository. Raises `UsageError` outside of one."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file() and (folder / "recipes").is_dir():
             os.chdir(folder)
             return
-    raise UsageError(f"{here} is not inside an experiment repository: there is no dvc.yaml with recipes/ beside it")
+    raise UsageError(f"{here} is not in an experiment repository: no parent folder has dvc.yaml and recipes/")
 
 
 @app.command()
+@_readable_errors()
 def recipe(
-    name: Annotated[str | None, typer.Argument(help="Which; without it, list them.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Recipe to write. Without a name, list all recipes.", show_default=False)
+    ] = None,
 ) -> None:
-    """List the recipes, or write params.yaml as the default with a recipe's changes."""
-    with _readable_errors():
-        _in_repository()
-        from ddpm import files
-        from lab.commands import recipe
+    """List the recipes, or write one to params.yaml."""
+    _in_repository()
+    from ddpm import files
+    from lab.commands import recipe
 
-        folder = Path("recipes")
-        if name is None:
-            found = recipe.names(folder)
-            for known, comment in found.items():
-                typer.echo(f"{known:<{max(map(len, found))}}  {comment}")
-            return
-        files.write_text(Path("params.yaml"), recipe.compose(name, folder))
-        typer.echo(f"params.yaml is now the recipe {name}; run it with `dvc repro` or `dvc exp run`")
-
-
-ModelFile = Annotated[Path, typer.Option(help="The model file, such as models/model.safetensors.")]
-Steps = Annotated[int | None, typer.Option(help="Network evaluations; ddim: 50, dpm_solver: 20, ancestral: all.")]
-Eta = Annotated[
-    float | None,
-    typer.Option(help="ddim: 0 deterministic .. 1 as random as ancestral; 1, or 0 where the process knows no other."),
-]
-Sigma = Annotated[
-    str | None, typer.Option(help="ancestral, where the model has learned no variance: large or small; large.")
-]
-Spacing = Annotated[str, typer.Option(help="Which times make fewer steps: leading, trailing, linspace or quad.")]
-Clip = Annotated[bool, typer.Option(help="Whether every predicted image is kept within the range of images.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+    folder = Path("recipes")
+    if name is None:
+        found = recipe.names(folder)
+        for known, comment in found.items():
+            typer.echo(f"{known:<{max(map(len, found))}}  {comment}")
+        return
+    files.write_text(Path("params.yaml"), recipe.compose(name, folder))
+    typer.echo(f"params.yaml is now the recipe {name}; run it with `dvc repro` or `dvc exp run`")
 
 
 @app.command()
+@_readable_errors()
+@sampling_options(Options())
 def generate(
     model: ModelFile,
     out: Annotated[
-        Path, typer.Option(help=".png: a grid; .gif: the denoising; .safetensors: a tensor; else a folder.")
+        Path,
+        typer.Option(
+            help="File to write: .png is a grid, .gif the reverse process, .safetensors a tensor. "
+            "A name without a suffix is a folder of .png files."
+        ),
     ],
-    count: Annotated[int, typer.Option(help="How many images.")] = 16,
-    sampler: Annotated[str, typer.Option(help="ddim, ancestral or dpm_solver.")] = "ddim",
-    steps: Steps = None,
-    eta: Eta = None,
-    sigma: Sigma = None,
-    spacing: Spacing = "trailing",
-    clip: Clip = True,
-    seed: Annotated[int, typer.Option(help="Of the noise; with the pipeline's settings, its first images.")] = 0,
-    label: Annotated[
-        str | None, typer.Option(help="The class, by name or index; with --guidance alone all in turn.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="How strongly towards the class: 0 by the class alone; with --label 2.")
-    ] = None,
+    options: Options,
     device: Device = "auto",
 ) -> None:
-    """Draw images from a trained model."""
-    with _readable_errors():
-        from ddpm.device import resolve
-        from ddpm.network import modelfile
-        from ddpm.sampling import options
-        from lab.commands import generate as generating
+    """Generate images with a trained model."""
+    from ddpm.device import resolve
+    from ddpm.network import modelfile
+    from lab.commands import generate
 
-        loaded = modelfile.load(model, resolve(device))
-        asked = options.Options(sampler, count, seed, steps, eta, sigma, spacing, clip, label, guidance)
-        chosen = options.settings(loaded.description, asked)
-        generating.generate(loaded, chosen, options.labels(loaded, chosen, label), out)
-        typer.echo(f"{out}")
+    generate.generate(modelfile.load(model, resolve(device)), options, out)
+    typer.echo(f"{out}")
 
 
 @app.command()
+@_readable_errors()
+@sampling_options(Options(sampler=None), [name for name in NAMES if name not in ("count", "label", "guidance")])
 def interpolate(
     model: ModelFile,
     images: Annotated[
-        list[Path], typer.Option(help="Twice an image file, or once a .safetensors of images, with --pair.")
+        list[Path], typer.Option(help="Image file, given twice; or one .safetensors file of images, with --pair.")
     ],
-    out: Annotated[Path, typer.Option(help="The picture, .png.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, .png.")],
+    *,
     at: Annotated[
-        list[int] | None, typer.Option(help="The time of the mixing, 1..T, for a row; T/2; may be repeated.")
+        list[int] | None, typer.Option(help="Time t from 1 to T, one row each; may be repeated. Default: T/2.")
     ] = None,
-    pair: Annotated[tuple[int, int] | None, typer.Option(help="Which two images of the .safetensors.")] = None,
-    mixes: Annotated[int, typer.Option(help="How many, the two images' own reconstructions included.")] = 11,
-    sampler: Annotated[
-        str | None, typer.Option(help="ddim, ancestral or dpm_solver; ancestral where the process knows it.")
+    pair: Annotated[
+        tuple[int, int] | None, typer.Option(help="Indices of two images in the .safetensors file.")
     ] = None,
-    steps: Steps = None,
-    eta: Eta = None,
-    sigma: Sigma = None,
-    spacing: Spacing = "trailing",
-    clip: Clip = True,
-    seed: Annotated[int, typer.Option(help="Of the noise, which all mixes share.")] = 0,
+    mixes: Annotated[int, typer.Option(help="Number of mixes in a row, including both ends.")] = 11,
+    options: Options,
     device: Device = "auto",
 ) -> None:
-    """Picture the way from one image to another through the noise, as in the paper's Section 4.3."""
-    with _readable_errors():
-        from ddpm.device import resolve
-        from ddpm.network import modelfile
-        from ddpm.sampling import options
-        from lab.commands import interpolate as interpolating
+    """Interpolate between two images at time t, as in Section 4.3 of the paper.
 
-        loaded = modelfile.load(model, resolve(device))
-        sampler = sampler or ("ancestral" if loaded.description.diffusion.process == "gaussian" else "ddim")
-        asked = options.Options(sampler, max(mixes, 1), seed, steps, eta, sigma, spacing, clip)
-        chosen = options.settings(loaded.description, asked)
-        sources = interpolating.sources(loaded.description, images, pair)
-        interpolating.picture(loaded, sources, at or [loaded.denoiser.process.timesteps // 2], mixes, chosen, out)
-        typer.echo(f"{out}")
+    The default sampler is ancestral, or ddim for the interpolation process.
+    """
+    from ddpm.device import resolve
+    from ddpm.network import modelfile
+    from ddpm.sampling.options import settings
+    from lab.commands import interpolate
+
+    loaded = modelfile.load(model, resolve(device))
+    chosen = settings(loaded.description, options)
+    sources = interpolate.sources(loaded.description, images, pair)
+    interpolate.picture(loaded, sources, at or [loaded.denoiser.process.timesteps // 2], mixes, chosen, out)
+    typer.echo(f"{out}")
 
 
 @app.command()
-def export(
-    model: ModelFile,
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    sigma: Sigma = None,
-    clip: Clip = True,
-) -> None:
-    """Write a model as a folder that diffusers' DDPMPipeline loads, and samples with this variance and clipping."""
-    with _readable_errors():
-        from ddpm.interop import diffusers
-        from ddpm.network import modelfile
+@_readable_errors()
+@sampling_options(Options(), ("sigma", "clip"))
+def export(model: ModelFile, out: Annotated[Path, typer.Option(help="Folder to write.")], options: Options) -> None:
+    """Export a model to a folder that diffusers' DDPMPipeline loads.
 
-        loaded = modelfile.load(model)
-        diffusers.export(loaded.description, loaded.network.state_dict(), out, sigma, clip)
-        typer.echo(f"{out}")
+    The folder's scheduler samples with the given variance and clipping.
+    """
+    from lab.commands import export
+
+    export.export(model, out, options)
+    typer.echo(f"{out}")
 
 
 @app.command("import")
+@_readable_errors()
 def import_model(
-    source: Annotated[Path, typer.Argument(help="A diffusers folder, or a checkpoint with the official names.")],
-    out: Annotated[Path, typer.Option(help="The model file to write.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a diffusers model, or checkpoint with the names of the paper's code.")
+    ],
+    out: Annotated[Path, typer.Option(help="Model file to write.")],
 ) -> None:
-    """Make a model file of a model from elsewhere, and print the recipe that evaluates it."""
-    with _readable_errors():
-        from lab.commands import import_
+    """Import a model from diffusers or from the paper's code, and print a recipe that evaluates it."""
+    from lab.commands import import_
 
-        typer.echo(import_.bring(source, out), nl=False)
+    typer.echo(import_.bring(source, out), nl=False)
 
 
 @app.command()
+@_readable_errors()
 def publish(
-    all_experiments: Annotated[bool, typer.Option("--all", help="Of every DVC experiment, not only this one.")] = False,
+    all_experiments: Annotated[
+        bool, typer.Option("--all", help="Publish every DVC experiment, not only the current one.")
+    ] = False,
 ) -> None:
-    """Write this experiment's records into MLflow; what is there already stays as it is."""
-    with _readable_errors():
-        _in_repository()
-        from ddpm.params import load
-        from lab.commands import publish as publishing
-        from lab.experiment import dvcfile
+    """Publish the current experiment to MLflow. Existing records stay unchanged."""
+    _in_repository()
+    from ddpm.params import load
+    from lab.commands import publish
+    from lab.experiment import dvcfile
+    from lab.tracking import store
 
-        params = load(dvcfile.PARAMS)
-        if all_experiments:
-            published = publishing.everything(params, partial(typer.echo, err=True))
-            many = "1 experiment " if published == 1 else f"{published} experiments "
-        else:
-            published, many = publishing.here(params) or None, ""
-        if published is None:
-            raise typer.Exit(1)
-        typer.echo(f"published {many}to {store.masked(store.uri(params.tracking))}")
+    params = load(dvcfile.PARAMS)
+    if all_experiments:
+        published = publish.everything(params, partial(typer.echo, err=True))
+        many = "1 experiment " if published == 1 else f"{published} experiments "
+    else:
+        published, many = publish.here(params) or None, ""
+    if published is None:
+        raise typer.Exit(1)
+    typer.echo(f"published {many}to {store.masked(store.uri(params.tracking))}")
 
 
 @app.command()
+@_readable_errors()
 def compare(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Which: names, patterns such as 'eta-*', beginnings of fingerprints; else all.", show_default=False
+            help="Names, patterns such as 'eta-*', or beginnings of fingerprints. Default: all experiments.",
+            show_default=False,
         ),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Show it, and sort by the first, such as classifier.fid; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Metric to show, such as classifier.fid; may be repeated. The first sorts the table."),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Write it as a table too: every metric, all digits; - prints that instead.")
+        Path | None, typer.Option(help="CSV file to write, with every metric and all digits; - prints it instead.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page too: samples side by side, loss curves.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="HTML page to write, with samples side by side and loss curves.")
+    ] = None,
 ) -> None:
-    """Compare the experiments in MLflow: the parameters in which they differ, and their metrics."""
-    with _readable_errors():
-        printed = csv == Path("-")
-        table_file = csv.absolute() if csv and not printed else None  # of where one stands
-        page_file = html.absolute() if html else None
-        _in_repository()
-        from rich.console import Console
+    """Compare the experiments in MLflow: the parameters that differ, and the metrics."""
+    printed = csv == Path("-")
+    table_file = csv.absolute() if csv and not printed else None  # relative to the user's folder
+    page_file = html.absolute() if html else None
+    _in_repository()
+    from rich.console import Console
 
-        from ddpm import files
-        from ddpm.params import load
-        from lab.commands import compare as comparing
-        from lab.experiment import dvcfile
-        from lab.tracking.records import Records
+    from ddpm import files
+    from ddpm.params import load
+    from lab.commands import compare
+    from lab.experiment import dvcfile
+    from lab.tracking.records import Records
 
-        records = Records(load(dvcfile.PARAMS).tracking)
-        for path in filter(None, (table_file, page_file)):
-            files.check_writable(path)
-        table = comparing.collect(records, names or [], metric or [])
-        if printed:
-            typer.echo(comparing.csv(table), nl=False)
-        else:
-            comparing.show(table, Console(highlight=False))
-        if table_file:
-            files.write_text(table_file, comparing.csv(table))
-        if page_file:
-            files.write_text(page_file, comparing.page(table, records, metric[0] if metric else None))
+    records = Records(load(dvcfile.PARAMS).tracking)
+    for path in filter(None, (table_file, page_file)):
+        files.check_writable(path)
+    table = compare.collect(records, names or [], metric or [])
+    if printed:
+        typer.echo(compare.csv(table), nl=False)
+    else:
+        compare.show(table, Console(highlight=False))
+    if table_file:
+        files.write_text(table_file, compare.csv(table))
+    if page_file:
+        files.write_text(page_file, compare.page(table, records, metric[0] if metric else None))
 
 
 @app.command()
-def clean(
-    only_list: Annotated[bool, typer.Option("--list", help="Only list it.")] = False,
-) -> None:
-    """List resumable training state, and remove what is finished."""
-    with _readable_errors():
-        _in_repository()
-        from lab.experiment import state
+@_readable_errors()
+def clean(only_list: Annotated[bool, typer.Option("--list", help="List only, remove nothing.")] = False) -> None:
+    """List the resumable states of trainings, and remove those of finished trainings."""
+    _in_repository()
+    from lab.commands import clean
 
-        folders = state.folders()
-        if not folders:
-            typer.echo("there is no resumable state")
-        for folder in folders:
-            status, size, age = folder.status, folder.size / 1e6, state.age(folder.modified)
-            removed = not status.startswith("unfinished") and not only_list and folder.remove()
-            typer.echo(f"{folder.path.name}  {status:<26}  {size:8.1f} MB  {age:>10}{'  removed' if removed else ''}")
+    for line in clean.clean(remove=not only_list):
+        typer.echo(line)
 
 
 if __name__ == "__main__":

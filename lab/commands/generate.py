@@ -1,65 +1,60 @@
-"""Images from a model file, in the form that the output's name asks for."""
+"""Generate images with a model, in the format of the output's suffix."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ddpm import figures, files, images
+from ddpm import figures, files
 from ddpm.errors import UsageError
 from ddpm.network.modelfile import Model
 from ddpm.params import Sample
-from ddpm.sampling import blocks
+from ddpm.sampling import blocks, pictures, samples
+from ddpm.sampling.options import Options, settings
+from ddpm.sampling.samplers import timesteps
+from ddpm.sampling.samples import Samples
+from lab import stage
 
-FRAMES = 40  # of an animation
+FRAMES = 40  # of an animation, at most
+_FORMATS = (".png", ".gif", ".safetensors")
 
 
-def generate(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
-    """Draw images of the classes asked for and write them: a .png is a grid, a .gif the denoising, a .safetensors the
-    tensor, anything else a folder of PNGs.
+def generate(model: Model, options: Options, out: Path) -> None:
+    """Sample images and write them: .png is a grid, .gif the reverse process, .safetensors a tensor, else a folder.
 
-    Raises `UsageError` for what cannot be written.
+    Raises `UsageError` for options that the model does not allow and for an output that cannot be written.
     """
-    writers: dict[str, Callable[[Model, Sample, Tensor | None, Path], None]] = {
-        ".png": _grid,
-        ".gif": _animation,
-        ".safetensors": _tensor,
-        "": _folder,
-    }
-    folder = not out.suffix or (out.suffix not in writers and out.is_dir())
-    if not folder and out.suffix not in writers:
+    chosen = settings(model.description, options)
+    labels = blocks.labels(model, chosen, options.label)
+    folder = not out.suffix or (out.suffix not in _FORMATS and out.is_dir())
+    _check_output(out, folder)
+    if out.suffix == ".gif":
+        _animate(model, chosen, labels, out)
+        return
+    with stage.bar("sample", chosen.count, "img") as bar:
+        images = blocks.draw(model, chosen, labels, bar.update)
+    if folder:
+        _save_folder(images, out)
+    elif out.suffix == ".png":
+        figures.save(figures.grid(images, figures.columns_of(chosen.count)), out)
+    else:
+        samples.write(out, Samples(images, labels, chosen.model_dump(), model.digest))
+
+
+def _check_output(out: Path, folder: bool) -> None:
+    if not folder and out.suffix not in _FORMATS:
         raise UsageError(f"--out {out}: must end in .png, .gif or .safetensors, or be a folder")
     if folder and any(out.glob("*.png")):
-        raise UsageError(f"--out {out}: has images already, and these would mix with them; name another folder")
+        raise UsageError(f"--out {out}: already contains images; name another folder")
     files.check_writable(out / "0.png" if folder else out)
-    writers["" if folder else out.suffix](model, chosen, asked, out)
 
 
-def _draw(model: Model, chosen: Sample, asked: Tensor | None) -> Tensor:
-    with tqdm(total=chosen.count, desc="sample", unit="img", mininterval=1) as bar:
-        return blocks.draw(model, chosen, asked, bar.update)
+def _animate(model: Model, chosen: Sample, labels: Tensor | None, out: Path) -> None:
+    states = len(timesteps(chosen, model.denoiser.process.timesteps)) + 1
+    with stage.bar("sample", states, "step") as bar:
+        pictures.animate(model, chosen, labels, chosen.count, FRAMES, out, bar.update)
 
 
-def _grid(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
-    figures.save(figures.grid(_draw(model, chosen, asked), figures.columns_of(chosen.count)), out)
-
-
-def _tensor(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
-    tensors = {"images": _draw(model, chosen, asked)} | ({} if asked is None else {"labels": asked})
-    files.write_tensors(out, tensors, {"sample": chosen.model_dump(), "model_digest": model.digest})
-
-
-def _folder(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
-    digits = len(str(chosen.count - 1))
-    for place, image in enumerate(_draw(model, chosen, asked)):
-        figures.save(figures.picture(image), out / f"{place:0{digits}d}.png")
-
-
-def _animation(model: Model, chosen: Sample, asked: Tensor | None, out: Path) -> None:
-    """x_t along the chain, the finished images held at the end."""
-    with tqdm(total=chosen.steps + 1, desc="sample") as bar:
-        states = blocks.milestones(model, chosen, asked, chosen.count, FRAMES, bar.update)
-    shown = torch.stack([images.to_uint8(state.x_t, model.denoiser.value_range).cpu() for state in states])
-    figures.animation(shown, figures.columns_of(chosen.count), out)
+def _save_folder(images: Tensor, out: Path) -> None:
+    digits = len(str(len(images) - 1))
+    for index, image in enumerate(images):
+        figures.save(figures.picture(image), out / f"{index:0{digits}d}.png")

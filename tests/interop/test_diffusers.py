@@ -18,7 +18,7 @@ from ddpm.errors import UsageError
 from ddpm.interop import diffusers
 from ddpm.network.modelfile import Description
 from ddpm.params import BasicNetwork, Gaussian, Interpolation, UNetNetwork
-from ddpm.sampling import ancestral
+from tests.sampling.chains import ancestral
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "with attention": {},
@@ -168,7 +168,7 @@ def test_pipeline_samples_what_the_exported_model_would(description: Description
         return torch.randn(2, 3, 16, 16, generator=generator)
 
     with torch.no_grad():
-        *_, last = ancestral.sample(denoiser, noise(), range(20, 0, -1), noise, "large", clip=True)
+        *_, last = ancestral(denoiser, noise(), range(20, 0, -1), noise, "large", clip=True)
     expected = (last.x_0.permute(0, 2, 3, 1).numpy() + 1) / 2
     np.testing.assert_allclose(images, expected, rtol=0, atol=1e-3)
 

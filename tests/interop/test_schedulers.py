@@ -18,8 +18,8 @@ from ddpm.diffusion import process, schedule
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network.unet import UNet
 from ddpm.params import Gaussian, Sample, UNetNetwork
-from ddpm.sampling import ancestral, ddim, dpm_solver
-from ddpm.sampling.timesteps import timesteps
+from ddpm.sampling.samplers import timesteps
+from tests.sampling.chains import ancestral, ddim, dpm_solver
 
 SHAPE = (2, 3, 4, 8)
 TIMES = [*range(1, 31), *range(40, 1001, 20)]  # of 1000; all where float32 is weakest
@@ -40,7 +40,7 @@ def answering(settings: Gaussian, output: Tensor) -> Denoiser:
 
 def step(denoiser: Denoiser, x: Tensor, t: int, noise: Tensor, sigma: Literal["large", "small"], clip: bool) -> Tensor:
     """x_(t-1) by our ancestral sampling: the second of the states that it passes."""
-    states = ancestral.sample(denoiser, x, [t, *([t - 1] if t > 1 else [])], lambda: noise, sigma, clip)
+    states = ancestral(denoiser, x, [t, *([t - 1] if t > 1 else [])], lambda: noise, sigma, clip)
     next(states)
     return next(states).x_t
 
@@ -152,7 +152,7 @@ def test_fifty_steps_of_ddim_end_where_those_of_diffusers_do(
         return scheduler.step(output, t, x, eta, use_clipped_model_output=clip, variance_noise=next(theirs)).prev_sample
 
     denoiser = Denoiser(network, process.from_settings(settings), settings)
-    *_, last = ddim.sample(denoiser, x, times, lambda: next(ours), eta, clip)
+    *_, last = ddim(denoiser, x, times, lambda: next(ours), eta, clip)
     expected = chain(network, times, x, diffusers_step)
     scale = expected.std()
     torch.testing.assert_close(last.x_0 / scale, expected / scale, rtol=0, atol=1e-4)
@@ -173,7 +173,7 @@ def test_dpm_solver_ends_where_that_of_diffusers_does(
     scheduler.set_timesteps(timesteps=[t - 1 for t in times])
     (x,) = draws(1, (2, 3, 8, 8))
     denoiser = Denoiser(network, process.from_settings(settings), settings)
-    *_, last = dpm_solver.sample(denoiser, x, times, clip=False)
+    *_, last = dpm_solver(denoiser, x, times, clip=False)
     expected = chain(network, times, x, lambda output, t, x: scheduler.step(output, t, x).prev_sample)
     scale = expected.std()
     torch.testing.assert_close(last.x_0 / scale, expected / scale, rtol=0, atol=1e-4)
@@ -205,7 +205,7 @@ def test_ddim_goes_from_each_time_to_the_next_of_the_list(
     times = timesteps(sample_settings.model_copy(update={"spacing": spacing, "steps": steps}), 1000)
     x, eps = draws(2)
     alpha_bar = schedule.alpha_bar(paper)
-    states = list(ddim.sample(answering(paper, eps), x, times, lambda: eps, 0.0, False))
+    states = list(ddim(answering(paper, eps), x, times, lambda: eps, 0.0, False))
     for state, after in pairwise(states):
         x_0 = (state.x_t - (1 - alpha_bar[state.t]) ** 0.5 * eps) / alpha_bar[state.t] ** 0.5
         expected = alpha_bar[after.t] ** 0.5 * x_0 + (1 - alpha_bar[after.t]) ** 0.5 * eps

@@ -1,4 +1,6 @@
-"""Samples come in blocks of 16 with seeds of their own, so how they are drawn does not matter."""
+"""Samples in blocks of 16 with their own seeds do not depend on the batch size."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,10 +9,11 @@ from torch import nn
 from ddpm import images, rng
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description, Model
-from ddpm.params import BasicNetwork, Gaussian, Interpolation, Sample, UNetNetwork
-from ddpm.sampling import ancestral, blocks
+from ddpm.params import BasicNetwork, Conflict, ConflictError, Gaussian, Interpolation, Sample, UNetNetwork
+from ddpm.sampling import blocks
 from ddpm.sampling.blocks import BlockNoise
 from ddpm.sampling.guidance import guide
+from tests.sampling.chains import ancestral
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 4)
@@ -32,7 +35,7 @@ def model(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Model:
 
 @pytest.fixture
 def conditional(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> Model:
-    """The same, of three classes."""
+    """The same, conditional on three classes."""
     torch.manual_seed(0)
     settings = network_settings.model_copy(update={"conditional": True})
     description = Description(diffusion_settings, settings, (3, 8, 8), ["a", "b", "c"])
@@ -108,7 +111,7 @@ def test_trajectory_runs_from_pure_noise_along_the_times_to_the_image(
     assert not any(state.x_t.requires_grad for state in states)
 
 
-def test_sampler_settings_reach_the_sampler(model: Model, sample_settings: Sample) -> None:
+def test_every_setting_of_the_sampler_changes_the_samples(model: Model, sample_settings: Sample) -> None:
     def drawn(**changes: object) -> torch.Tensor:
         return list(blocks.trajectory(model, sample_settings.model_copy(update=changes), 0, 2))[-1].x_0
 
@@ -127,12 +130,12 @@ def test_sampler_settings_reach_the_sampler(model: Model, sample_settings: Sampl
     assert len(torch.stack(results).flatten(1).unique(dim=0)) == len(results)
 
 
-def test_draw_rounds_the_last_state_and_reports_its_progress(model: Model, sample_settings: Sample) -> None:
-    heard: list[int] = []
-    drawn = blocks.draw(model, sample_settings, progress=heard.append)
-    assert heard == [16, 16, 8]
+def test_draw_rounds_the_last_state_and_calls_progress_after_each_batch(model: Model, sample_settings: Sample) -> None:
+    counts: list[int] = []
+    samples = blocks.draw(model, sample_settings, progress=counts.append)
+    assert counts == [16, 16, 8]
     *_, last = blocks.trajectory(model, sample_settings, 16, 16)
-    assert drawn[16:32].equal(images.to_uint8(last.x_0, (-1.0, 1.0)))
+    assert samples[16:32].equal(images.to_uint8(last.x_0, (-1.0, 1.0)))
 
 
 def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -> None:
@@ -142,35 +145,61 @@ def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -
     assert blocks.draw(model, sample_settings).equal(first)
 
 
-def test_guided_samples_ask_for_all_classes_in_turn(conditional: Model, sample_settings: Sample) -> None:
-    guided = sample_settings.model_copy(update={"guidance": 1.0, "count": 5})
-    asked = blocks.labels(conditional, guided)
-    assert asked is not None
-    assert asked.tolist() == [0, 1, 2, 0, 1]
+def labels(model: Model, settings: Sample, label: str | None = None) -> list[int]:
+    found = blocks.labels(model, settings.model_copy(update={"guidance": 1.0, "count": 5}), label)
+    assert found is not None
+    assert found.dtype == torch.int64
+    return found.tolist()
+
+
+def test_labels_under_guidance_are_all_classes_in_turn(conditional: Model, sample_settings: Sample) -> None:
+    assert labels(conditional, sample_settings) == [0, 1, 2, 0, 1]
+
+
+def test_there_are_no_labels_without_guidance(conditional: Model, sample_settings: Sample) -> None:
     assert blocks.labels(conditional, sample_settings) is None
 
 
-def test_each_image_is_guided_to_the_class_asked_of_it(conditional: Model, sample_settings: Sample) -> None:
+@pytest.mark.parametrize(("label", "index"), [("a", 0), ("c", 2), ("0", 0), ("2", 2)])
+def test_a_label_is_the_name_or_the_index_of_a_class(
+    conditional: Model, sample_settings: Sample, label: str, index: int
+) -> None:
+    assert labels(conditional, sample_settings, label) == [index] * 5
+
+
+def test_a_label_that_is_a_name_and_an_index_is_the_name(conditional: Model, sample_settings: Sample) -> None:
+    renamed = replace(conditional, description=replace(conditional.description, classes=["1", "0"]))
+    assert labels(renamed, sample_settings, "1") == [0] * 5
+
+
+@pytest.mark.parametrize("label", ["d", "3", "-1"])
+def test_an_unknown_label_is_refused_with_the_classes(conditional: Model, sample_settings: Sample, label: str) -> None:
+    with pytest.raises(ConflictError) as caught:
+        labels(conditional, sample_settings, label)
+    rule = "must be the name or index of a class: 0 a, 1 b, 2 c"
+    assert caught.value.conflicts == [Conflict("sample.label", label, rule)]
+
+
+def test_each_image_is_guided_to_its_label(conditional: Model, sample_settings: Sample) -> None:
     settings = sample_settings.model_copy(update={"guidance": 1.5})
-    asked = torch.arange(40) % 3
-    *_, apart = blocks.trajectory(conditional, settings, 16, 5, asked)
+    *_, apart = blocks.trajectory(conditional, settings, 16, 5, torch.arange(40) % 3)
     noise = BlockNoise(0, 16, 5, (3, 8, 8), CPU)
     denoiser = guide(conditional.denoiser, torch.tensor([1, 2, 0, 1, 2]), 1.5)  # 16 % 3 = 1
-    *_, expected = ancestral.sample(denoiser, noise(), [20, 16, 12, 8, 4], noise, "large", clip=True)
+    *_, expected = ancestral(denoiser, noise(), [20, 16, 12, 8, 4], noise, "large", clip=True)
     torch.testing.assert_close(apart.x_0, expected.x_0)
 
 
-def test_guidance_and_class_reach_the_samples(conditional: Model, sample_settings: Sample) -> None:
-    def drawn(guidance: float | None, asked: torch.Tensor | None) -> torch.Tensor:
+def test_guidance_and_labels_change_the_samples(conditional: Model, sample_settings: Sample) -> None:
+    def drawn(guidance: float | None, labels: torch.Tensor | None) -> torch.Tensor:
         settings = sample_settings.model_copy(update={"guidance": guidance})
-        return list(blocks.trajectory(conditional, settings, 0, 2, asked))[-1].x_0
+        return list(blocks.trajectory(conditional, settings, 0, 2, labels))[-1].x_0
 
     zero, one = torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
     results = [drawn(None, None), drawn(0.0, zero), drawn(0.0, one), drawn(2.0, one)]
     assert len(torch.stack(results).flatten(1).unique(dim=0)) == len(results)
 
 
-def test_chain_of_the_interpolation_process_begins_at_uniform_noise(sample_settings: Sample) -> None:
+def test_chain_of_the_interpolation_process_starts_at_uniform_noise(sample_settings: Sample) -> None:
     course = Interpolation(
         process="interpolation", timesteps=20, prediction="x_0", variance="fixed", value_range=[0.0, 1.0]
     )
@@ -183,20 +212,18 @@ def test_chain_of_the_interpolation_process_begins_at_uniform_noise(sample_setti
     assert first.x_t.equal(expected)
 
 
-@pytest.mark.parametrize(("number", "places"), [(2, [0, 5]), (3, [0, 2, 5]), (6, range(6)), (40, range(6))])
+@pytest.mark.parametrize(("number", "indices"), [(2, [0, 5]), (3, [0, 2, 5]), (6, range(6)), (40, range(6))])
 def test_milestones_are_spread_over_the_whole_chain(
-    number: int, places: list[int], model: Model, sample_settings: Sample
+    number: int, indices: list[int], model: Model, sample_settings: Sample
 ) -> None:
     whole = list(blocks.trajectory(model, sample_settings, 0, 3))
-    heard: list[int] = []
-    found = blocks.milestones(model, sample_settings, None, 3, number, heard.append)
-    assert [state.t for state in found] == [whole[place].t for place in places]
-    assert all(state.x_t.equal(whole[place].x_t) for state, place in zip(found, places, strict=True))
-    assert sum(heard) == len(whole)
+    counts: list[int] = []
+    found = blocks.milestones(model, sample_settings, None, 3, number, counts.append)
+    assert [state.t for state in found] == [whole[index].t for index in indices]
+    assert all(state.x_t.equal(whole[index].x_t) for state, index in zip(found, indices, strict=True))
+    assert counts == [1] * len(whole)
 
 
-def test_a_quadratic_chain_whose_times_coincide_has_milestones_to_its_end(
-    model: Model, sample_settings: Sample
-) -> None:
+def test_milestones_of_a_quad_chain_with_merged_times_reach_its_end(model: Model, sample_settings: Sample) -> None:
     short = sample_settings.model_copy(update={"steps": 18, "spacing": "quad"})
     assert [state.t for state in blocks.milestones(model, short, None, 1, 3)][-1] == 0

@@ -1,4 +1,4 @@
-"""Classifier-free guidance with networks whose answers are written down."""
+"""Classifier-free guidance with networks of constant output."""
 
 from collections.abc import Callable
 
@@ -20,39 +20,39 @@ def images(seed: int, channels: int = 3) -> Tensor:
     return torch.randn(2, channels, 8, 16, generator=torch.Generator().manual_seed(seed))
 
 
-def answering(conditional: Tensor, unconditional: Tensor) -> tuple[Callable[..., Tensor], list[Tensor | None]]:
-    """A network that knows two answers, and the labels it was asked with."""
-    asked: list[Tensor | None] = []
+def constant(conditional: Tensor, unconditional: Tensor) -> tuple[Callable[..., Tensor], list[Tensor | None]]:
+    """A network with one output for any label and one without a label, and the labels of its calls."""
+    calls: list[Tensor | None] = []
 
     def network(_x: Tensor, _index: Tensor, labels: Tensor | None = None) -> Tensor:
-        asked.append(labels)
+        calls.append(labels)
         return unconditional if labels is None else conditional
 
-    return network, asked
+    return network, calls
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
-def test_guided_output_leads_away_from_that_without_a_label(diffusion_settings: Gaussian, weight: float) -> None:
-    network, _ = answering(images(0), images(1))
+def test_guided_output_is_equation_6(diffusion_settings: Gaussian, weight: float) -> None:
+    network, _ = constant(images(0), images(1))
     denoiser = Denoiser(network, process.from_settings(diffusion_settings), diffusion_settings)
     guided, variance = guide(denoiser, LABELS, weight).output(images(2), T)
     torch.testing.assert_close(guided, (1 + weight) * images(0) - weight * images(1))
     assert variance is None
 
 
-def test_weight_zero_asks_for_the_label_alone(diffusion_settings: Gaussian) -> None:
-    network, asked = answering(images(0), images(1))
+def test_weight_0_evaluates_the_network_once_with_the_labels(diffusion_settings: Gaussian) -> None:
+    network, calls = constant(images(0), images(1))
     denoiser = Denoiser(network, process.from_settings(diffusion_settings), diffusion_settings)
     guided, _ = guide(denoiser, LABELS, 0.0).output(images(2), T)
     assert guided.equal(images(0))
-    assert len(asked) == 1
-    assert asked[0] is LABELS
+    assert len(calls) == 1
+    assert calls[0] is LABELS
 
 
 def test_learned_variance_is_that_of_the_label(diffusion_settings: Gaussian) -> None:
     settings = diffusion_settings.model_copy(update={"variance": "learned_range"})
     conditional, unconditional = images(0, 6), images(1, 6)
-    network, _ = answering(conditional, unconditional)
+    network, _ = constant(conditional, unconditional)
     denoiser = Denoiser(network, process.from_settings(settings), settings)
     guided, variance = guide(denoiser, LABELS, 2.0).output(images(2), T)
     torch.testing.assert_close(guided, 3 * conditional[:, :3] - 2 * unconditional[:, :3])
@@ -62,7 +62,7 @@ def test_learned_variance_is_that_of_the_label(diffusion_settings: Gaussian) -> 
 @pytest.mark.parametrize("prediction", ["x_0", "v", "mu"])
 def test_guiding_any_prediction_guides_the_noise(diffusion_settings: Gaussian, prediction: str) -> None:
     settings = diffusion_settings.model_copy(update={"prediction": prediction})
-    network, _ = answering(images(0), images(1))
+    network, _ = constant(images(0), images(1))
     denoiser = Denoiser(network, process.from_settings(settings), settings)
     x_t = images(2)
     conditional, unconditional = denoiser.given(LABELS)(x_t, T, clip=False), denoiser(x_t, T, clip=False)

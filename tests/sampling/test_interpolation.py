@@ -1,4 +1,4 @@
-"""Interpolation through the latents, with denoisers that are known."""
+"""Interpolation in the latent space, with known denoisers."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ ANCESTRAL = Sample.model_validate(SAMPLE | {"sampler": "ancestral", "eta": None,
 
 
 def standard_normal(x_t: Tensor, index: Tensor) -> Tensor:
-    """E[eps | x_t] where x_0 is standard normal: then x_t is, too, and DDIM leaves it almost as it is."""
+    """E[eps | x_t] for standard normal x_0. x_t is standard normal, too, and DDIM hardly changes it."""
     noise = torch.from_numpy(1 - ALPHA_BAR[index.numpy() + 1]).sqrt().view(-1, 1, 1, 1)
     return noise.float() * x_t
 
@@ -58,8 +58,8 @@ def pair() -> Tensor:
 def test_a_deterministic_linear_decoder_gives_linear_mixes(denoiser: Denoiser, pair: Tensor) -> None:
     mixed = interpolate(denoiser, pair, 12, 5, DDIM)
     assert mixed.shape == (5, 3, 4, 8)
-    for place, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
-        torch.testing.assert_close(mixed[place], (1 - share) * mixed[0] + share * mixed[4], rtol=1e-4, atol=1e-5)
+    for index, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
+        torch.testing.assert_close(mixed[index], (1 - share) * mixed[0] + share * mixed[4], rtol=1e-4, atol=1e-5)
     assert not mixed[0].isclose(mixed[4]).all()
 
 
@@ -70,11 +70,11 @@ def test_little_noise_gives_back_both_images(denoiser: Denoiser, pair: Tensor, s
     torch.testing.assert_close(interpolate(denoiser, pair, 1, 7, settings)[[0, 6]], ends)
 
 
-def test_the_ends_are_noised_as_the_process_says_each_by_itself(denoiser: Denoiser) -> None:
-    """A denoiser whose eps is 0 shows x_t / sqrt(alpha_bar_t) as it is."""
-    silent = Denoiser(lambda x_t, _: torch.zeros_like(x_t), denoiser.process, SETTINGS)
+def test_the_ends_have_independent_noise_of_the_process(denoiser: Denoiser) -> None:
+    """With eps = 0 the result is x_t / sqrt(alpha_bar_t)."""
+    zero = Denoiser(lambda x_t, _: torch.zeros_like(x_t), denoiser.process, SETTINGS)
     x_0 = torch.tensor([0.5, -1.0]).view(2, 1, 1, 1).expand(2, 1, 64, 64)
-    ends = interpolate(silent, x_0, 9, 2, DDIM)
+    ends = interpolate(zero, x_0, 9, 2, DDIM)
     std = (1 / ALPHA_BAR[9] - 1) ** 0.5
     torch.testing.assert_close(ends.mean((1, 2, 3)), torch.tensor([0.5, -1.0]), rtol=0, atol=0.06 * std)
     torch.testing.assert_close(ends.std((1, 2, 3)), torch.full((2,), std), rtol=0.05, atol=0)
@@ -82,21 +82,21 @@ def test_the_ends_are_noised_as_the_process_says_each_by_itself(denoiser: Denois
     assert abs(float((noise[0] * noise[1]).mean())) < 0.06 * std**2
 
 
-def test_all_mixes_share_the_noise_of_the_way_back(denoiser: Denoiser, pair: Tensor) -> None:
+def test_all_mixes_share_the_noise_of_the_reverse_process(denoiser: Denoiser, pair: Tensor) -> None:
     same = pair[:1].expand(2, -1, -1, -1)
-    silent = Denoiser(lambda x_t, _: torch.zeros_like(x_t), denoiser.process, SETTINGS)
-    mixed = interpolate(silent, same, 15, 3, ANCESTRAL)
+    zero = Denoiser(lambda x_t, _: torch.zeros_like(x_t), denoiser.process, SETTINGS)
+    mixed = interpolate(zero, same, 15, 3, ANCESTRAL)
     torch.testing.assert_close(mixed[1], (mixed[0] + mixed[2]) / 2, rtol=1e-4, atol=1e-4)
 
 
-def test_the_noise_of_the_images_is_the_same_at_every_time_and_another_for_another_seed(pair: Tensor) -> None:
+def test_the_noise_of_the_ends_depends_on_the_seed_and_not_on_the_time(pair: Tensor) -> None:
     seen: list[Tensor] = []
 
-    def listen(x_t: Tensor, _index: Tensor) -> Tensor:
+    def network(x_t: Tensor, _index: Tensor) -> Tensor:
         seen.append(x_t)
         return torch.zeros_like(x_t)
 
-    denoiser = Denoiser(listen, GaussianProcess(ALPHA_BAR), SETTINGS)
+    denoiser = Denoiser(network, GaussianProcess(ALPHA_BAR), SETTINGS)
     noises = []
     for time, seed in ((4, 0), (17, 0), (4, 1)):
         seen.clear()
@@ -107,16 +107,16 @@ def test_the_noise_of_the_images_is_the_same_at_every_time_and_another_for_anoth
 
 
 @pytest.mark.parametrize(("time", "steps", "expected"), [(6, 20, 6), (6, 3, 3), (20, 20, 20), (1, 5, 1)])
-def test_the_way_back_begins_at_the_time_and_takes_no_more_steps_than_there_are(
+def test_the_reverse_process_starts_at_the_time_and_takes_at_most_as_many_steps(
     time: int, steps: int, expected: int, pair: Tensor
 ) -> None:
     indices: list[int] = []
 
-    def listen(x_t: Tensor, index: Tensor) -> Tensor:
+    def network(x_t: Tensor, index: Tensor) -> Tensor:
         indices.append(int(index[0]))
         return torch.zeros_like(x_t)
 
-    denoiser = Denoiser(listen, GaussianProcess(ALPHA_BAR), SETTINGS)
+    denoiser = Denoiser(network, GaussianProcess(ALPHA_BAR), SETTINGS)
     interpolate(denoiser, pair, time, 2, ANCESTRAL.model_copy(update={"steps": steps}))
     assert (indices[0], len(indices)) == (time - 1, expected)
     assert indices == sorted(indices, reverse=True)
@@ -124,8 +124,8 @@ def test_the_way_back_begins_at_the_time_and_takes_no_more_steps_than_there_are(
 
 def test_the_interpolation_process_mixes_with_uniform_noise() -> None:
     settings = SETTINGS.model_copy(update={"process": "interpolation", "prediction": "x_0", "value_range": [0.0, 1.0]})
-    denoiser = Denoiser(lambda x_t, _: x_t, InterpolationProcess(10), settings)  # takes what it sees for the image
+    denoiser = Denoiser(lambda x_t, _: x_t, InterpolationProcess(10), settings)  # predicts x_0 = x_t
     x_0 = torch.tensor([0.2, 0.9]).view(2, 1, 1, 1).expand(2, 1, 16, 32)
     ends = interpolate(denoiser, x_0, 10, 2, DDIM.model_copy(update={"steps": 1}))
-    assert 0 <= ends.min() < 0.01  # at t = T only the uniform noise is left
+    assert 0 <= ends.min() < 0.01  # x_T is uniform noise
     assert 0.99 < ends.max() < 1

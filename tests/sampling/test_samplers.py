@@ -1,14 +1,15 @@
-"""The samplers with the Gaussian oracle: for x_0 ~ N(m, s^2) the best eps is known, so nothing need be trained.
+"""The samplers with a Gaussian oracle, and the times they visit.
 
-A sampler is then an affine map of x_T and its noise. Every pixel here is an experiment of its own: one starts at zero
-and gets no noise, the others get a single 1 at one place. Their results are the map's coefficients, which give the
-exact mean and variance of the samples; they are compared with moments that the test propagates in float64.
+For x_0 ~ N(m, s^2) the optimal eps is known in closed form, so no network is trained. A sampler is then an affine map
+of x_T and its noise. Every pixel is a separate experiment: the first starts at zero and has no noise, and each of the
+others has a single 1 in x_T or in one draw of the noise. The results are the coefficients of the map. They give the
+exact mean and variance of the samples, which are compared with moments propagated in float64.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.process import GaussianProcess, InterpolationProcess, Sigma
-from ddpm.params import Gaussian, Interpolation
-from ddpm.sampling import ancestral, ddim, dpm_solver
-from ddpm.sampling.state import State
+from ddpm.params import Gaussian, Interpolation, Sample
+from ddpm.sampling.samplers import State, timesteps
 from tests.diffusion.schedules import SCHEDULES, gaussian, table
+from tests.sampling.chains import ancestral, ddim, dpm_solver, no_noise
 
 MEAN, STD = 0.4, 0.3
 CHAINS = {
@@ -36,7 +37,7 @@ each_chain = pytest.mark.parametrize("chain", CHAINS)
 
 
 class Oracle(Denoiser):
-    """Answers what the best network of its settings would, in float64."""
+    """Predicts as the optimal network of its settings would, in float64."""
 
     def output(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         a_t, a_s = (self.gaussian.alpha_bar[times].view(-1, 1, 1, 1) for times in (t, t - 1))
@@ -54,7 +55,7 @@ class Oracle(Denoiser):
         log_variance = (posterior + of_x_0**2 * left(a_t)).log()
         if self.settings.variance == "learned":
             return predicted, log_variance.expand_as(x_t)
-        small, large = posterior.clamp_min(1e-30).log(), (1 - a_t / a_s).log()  # of no use at s = 0
+        small, large = posterior.clamp_min(1e-30).log(), (1 - a_t / a_s).log()  # not used at s = 0
         return predicted, (2 * (log_variance - small) / (large - small) - 1).expand_as(x_t)
 
 
@@ -93,12 +94,12 @@ def bayes(a_t: Any, a_s: Any) -> tuple[Any, Any, Any]:
 
 
 def moments(sampler: Sampler, draws: int) -> tuple[float, float]:
-    """Exact mean and variance of what a sampler makes of standard normal x_T and `draws` draws of noise."""
-    units = torch.eye(draws + 2, dtype=torch.float64)  # pixel 0 is left alone
+    """Exact mean and variance of samples from standard normal x_T and `draws` draws of noise."""
+    units = torch.eye(draws + 2, dtype=torch.float64)  # pixel 0 has no noise
     rows = iter(units.view(draws + 2, 1, 1, 1, draws + 2))
     next(rows)
     *_, last = sampler(next(rows), lambda: next(rows))
-    assert next(rows, None) is None, "the sampler drew less noise than it should"
+    assert next(rows, None) is None, "the sampler drew less noise than expected"
     constant, *reached = last.x_0.flatten().tolist()
     return constant, sum((value - constant) ** 2 for value in reached)
 
@@ -115,7 +116,7 @@ def propagated(alpha_bar: np.ndarray, times: list[int], step: Step) -> tuple[flo
 
 
 def ancestral_step(kind: str) -> Step:
-    """Algorithm 2 with a variance of some kind."""
+    """Algorithm 2 with one kind of variance."""
 
     def step(t: int, s: int, a: np.ndarray) -> tuple[float, float, float]:
         of_x_0, of_x_t, small = bayes(a[t], a[s])
@@ -124,9 +125,9 @@ def ancestral_step(kind: str) -> Step:
         own, _, single = bayes(a[t], a[t - 1])
         exact = single + own**2 * left(a[t])  # of x_(t-1) given x_t
         large = 1 - a[t] / a[s]
-        if kind == "learned_range":  # the place between both choices for a single step, also on a longer one
-            place = math.log(exact / single) / math.log((1 - a[t] / a[t - 1]) / single) if t > 1 else 0.0
-            exact = small ** (1 - place) * large**place
+        if kind == "learned_range":  # interpolates as on a single step, also on a longer one
+            share = math.log(exact / single) / math.log((1 - a[t] / a[t - 1]) / single) if t > 1 else 0.0
+            exact = small ** (1 - share) * large**share
         return of_x_0, of_x_t, {"large": large, "small": small}.get(kind, exact)
 
     return step
@@ -146,12 +147,12 @@ def ddim_step(eta: float) -> Step:
 
 def ancestral_moments(denoiser: Denoiser, times: list[int], kind: str) -> tuple[float, float]:
     sigma: Sigma | None = kind if kind in ("large", "small") else None  # type: ignore[assignment]
-    return moments(lambda x, noise: ancestral.sample(denoiser, x, times, noise, sigma, clip=False), len(times) - 1)
+    return moments(lambda x, noise: ancestral(denoiser, x, times, noise, sigma, clip=False), len(times) - 1)
 
 
 def ddim_moments(denoiser: Denoiser, times: list[int], eta: float) -> tuple[float, float]:
     draws = len(times) - 1 if eta else 0
-    return moments(lambda x, noise: ddim.sample(denoiser, x, times, noise, eta, clip=False), draws)
+    return moments(lambda x, noise: ddim(denoiser, x, times, noise, eta, clip=False), draws)
 
 
 @each_chain
@@ -173,7 +174,7 @@ def test_ddim_has_the_moments_of_its_chain(denoiser: Denoiser, alpha_bar: np.nda
     assert ddim_moments(denoiser, times, eta) == pytest.approx(expected, rel=1e-9)
 
 
-# Every schedule with every prediction on a short chain, and on the paper's thousand steps with one that all allow.
+# Every schedule with every prediction on a short chain; one prediction on the paper's thousand steps.
 COMBINATIONS = [
     (name, prediction, 40)
     for name in SCHEDULES
@@ -211,13 +212,13 @@ def test_dpm_solver_is_its_algorithm_with_every_schedule_and_prediction(
     a, times = table(name, timesteps), list(range(timesteps, 0, -3))
     denoiser = oracle(a, gaussian(name, timesteps, prediction=prediction))
     x = torch.tensor([0.0, 1.0, -2.5], dtype=torch.float64).view(1, 1, 1, 3)
-    *_, last = dpm_solver.sample(denoiser, x, times, clip=False)
+    *_, last = dpm_solver(denoiser, x, times, clip=False)
     expected = [second_order(a, times, value) for value in x.flatten().tolist()]
     assert last.x_0.flatten().tolist() == pytest.approx(expected, rel=1e-7)
 
 
 def second_order(a: np.ndarray, times: list[int], x: float) -> float:
-    """Algorithm 2 of DPM-Solver++ for one number, in the logarithms lambda that the paper writes it with."""
+    """Algorithm 2 of DPM-Solver++ for one number, in terms of lambda as in the paper."""
 
     def half_log_snr(t: int) -> float:
         return -math.inf if a[t] == 0 else math.inf if t == 0 else 0.5 * math.log(a[t] / (1 - a[t]))
@@ -236,14 +237,14 @@ def second_order(a: np.ndarray, times: list[int], x: float) -> float:
 
 
 def flow_error(sample: Callable[[Denoiser, Tensor, list[int]], Iterator[State]], steps: int) -> float:
-    """How far a solver is from the exact flow, after `steps` from t = 20000 to 8000 of 40000."""
+    """The error of a solver after `steps` steps from t = 20000 to 8000 of 40000."""
     a, first, end = table("linear", 40_000), 20_000, 8000
     denoiser = oracle(a, gaussian("linear", 40_000))
     times = [round(time) for time in np.linspace(first, end, steps + 1)]
     x = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64).view(1, 1, 1, 3)
-    *_, reached, _ = sample(denoiser, x, times)  # the last is the step to t = 0, of first order
+    *_, reached, _ = sample(denoiser, x, times)  # the step to t = 0 is of first order
     spread = [(a[t] * STD**2 + 1 - a[t]) ** 0.5 for t in (first, end)]
-    exact = a[end] ** 0.5 * MEAN + spread[1] / spread[0] * (x - a[first] ** 0.5 * MEAN)  # quantiles stay quantiles
+    exact = a[end] ** 0.5 * MEAN + spread[1] / spread[0] * (x - a[first] ** 0.5 * MEAN)  # the flow keeps quantiles
     return (reached.x_t - exact).abs().max().item()
 
 
@@ -252,27 +253,25 @@ def test_dpm_solver_converges_at_second_order_and_ddim_at_first() -> None:
         errors = [flow_error(sample, steps) for steps in (20, 40, 80)]
         return [coarse / fine for coarse, fine in pairwise(errors)]
 
-    assert order(lambda d, x, times: dpm_solver.sample(d, x, times, clip=False)) == pytest.approx([4, 4], rel=0.1)
-    assert order(lambda d, x, times: ddim.sample(d, x, times, no_noise, 0.0, clip=False)) == pytest.approx(
-        [2, 2], rel=0.1
-    )
+    assert order(lambda d, x, times: dpm_solver(d, x, times, clip=False)) == pytest.approx([4, 4], rel=0.1)
+    assert order(lambda d, x, times: ddim(d, x, times, no_noise, 0.0, clip=False)) == pytest.approx([2, 2], rel=0.1)
 
 
 def test_dpm_solvers_first_and_last_steps_are_those_of_ddim(denoiser: Denoiser) -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for times, same in (([90], True), ([90, 30], True), ([90, 60, 30], False)):
-        *_, solved = dpm_solver.sample(denoiser, x, times, clip=True)
-        *_, followed = ddim.sample(denoiser, x, times, no_noise, 0.0, clip=True)
+        *_, solved = dpm_solver(denoiser, x, times, clip=True)
+        *_, followed = ddim(denoiser, x, times, no_noise, 0.0, clip=True)
         assert torch.allclose(solved.x_0, followed.x_0, rtol=1e-9) == same
 
 
 @pytest.mark.parametrize("variance", ["learned", "learned_range"])
 def test_exact_mean_and_variance_keep_the_distribution_at_every_time(variance: str) -> None:
-    """From jsd's end, which is pure noise indeed, down to x_1: no moments are propagated here."""
+    """From t = T of jsd, which is pure noise, to x_1; compared with q(x_t), not with propagated moments."""
     a, draws = table("jsd", 60), 58
     denoiser = oracle(a, gaussian("jsd", 60, prediction="x_0", variance=variance))
     units = iter(torch.eye(draws + 2, dtype=torch.float64).view(draws + 2, 1, 1, 1, draws + 2)[1:])
-    states = ancestral.sample(denoiser, next(units), range(60, 0, -1), lambda: next(units), None, clip=False)
+    states = ancestral(denoiser, next(units), range(60, 0, -1), lambda: next(units), None, clip=False)
     for state in islice(states, 59):
         constant, *reached = state.x_t.flatten().tolist()
         assert constant == pytest.approx(a[state.t] ** 0.5 * MEAN, abs=1e-9)
@@ -288,7 +287,7 @@ def test_ddim_on_the_interpolation_process_is_the_courses_loop(timesteps: int) -
     x_t = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     denoiser = Denoiser(lambda x, _index: torch.sin(3 * x), InterpolationProcess(timesteps), settings)
     times = list(range(timesteps, 0, -timesteps // 40))
-    *_, last = ddim.sample(denoiser, x_t, times, no_noise, 0.0, clip=False)
+    *_, last = ddim(denoiser, x_t, times, no_noise, 0.0, clip=False)
     x = x_t
     for i in range(40):
         x = x + (torch.sin(3 * x) - x) / (40 - i)
@@ -298,13 +297,13 @@ def test_ddim_on_the_interpolation_process_is_the_courses_loop(timesteps: int) -
 @pytest.mark.parametrize("sigma", ["large", "small"])
 def test_full_chain_comes_close_to_the_distribution_itself(denoiser: Denoiser, sigma: Sigma) -> None:
     times = list(CHAINS["full"])
-    mean, variance = moments(lambda x, noise: ancestral.sample(denoiser, x, times, noise, sigma, clip=False), 99)
+    mean, variance = moments(lambda x, noise: ancestral(denoiser, x, times, noise, sigma, clip=False), 99)
     assert mean == pytest.approx(MEAN, abs=0.01)
     assert variance**0.5 == pytest.approx(STD, abs=0.05)
 
 
 @each_chain
-def test_ddim_with_eta_one_is_ancestral_sampling_with_small_sigma(denoiser: Denoiser, chain: str) -> None:
+def test_ddim_with_eta_1_is_ancestral_sampling_with_small_sigma(denoiser: Denoiser, chain: str) -> None:
     def result(sample: Sampler) -> Tensor:
         generator = torch.Generator().manual_seed(0)
 
@@ -316,13 +315,9 @@ def test_ddim_with_eta_one_is_ancestral_sampling_with_small_sigma(denoiser: Deno
 
     times = list(CHAINS[chain])
     torch.testing.assert_close(
-        result(lambda x, noise: ddim.sample(denoiser, x, times, noise, 1.0, clip=True)),
-        result(lambda x, noise: ancestral.sample(denoiser, x, times, noise, "small", clip=True)),
+        result(lambda x, noise: ddim(denoiser, x, times, noise, 1.0, clip=True)),
+        result(lambda x, noise: ancestral(denoiser, x, times, noise, "small", clip=True)),
     )
-
-
-def no_noise() -> Tensor:
-    raise AssertionError("noise was drawn")
 
 
 def test_last_reverse_step_adds_no_noise(denoiser: Denoiser) -> None:
@@ -330,8 +325,8 @@ def test_last_reverse_step_adds_no_noise(denoiser: Denoiser) -> None:
     for t in (1, 40):
         expected = denoiser(x, torch.tensor([t, t]), clip=False).x_0
         for sampler in (
-            ancestral.sample(denoiser, x, [t], no_noise, "large", clip=False),
-            ddim.sample(denoiser, x, [t], no_noise, 1.0, clip=False),
+            ancestral(denoiser, x, [t], no_noise, "large", clip=False),
+            ddim(denoiser, x, [t], no_noise, 1.0, clip=False),
         ):
             *_, last = sampler
             assert last.t == 0
@@ -339,17 +334,23 @@ def test_last_reverse_step_adds_no_noise(denoiser: Denoiser) -> None:
             assert last.x_t.equal(last.x_0)
 
 
-def test_ddim_with_eta_zero_draws_no_noise(denoiser: Denoiser) -> None:
-    states = list(ddim.sample(denoiser, torch.ones(2, 3, 4, 5).double(), [90, 30, 5], no_noise, 0.0, clip=False))
+def test_ddim_with_eta_0_draws_no_noise(denoiser: Denoiser) -> None:
+    states = list(ddim(denoiser, torch.ones(2, 3, 4, 5).double(), [90, 30, 5], no_noise, 0.0, clip=False))
     assert [state.t for state in states] == [90, 30, 5, 0]
+
+
+def test_ddim_without_eta_is_ddim_with_eta_0(denoiser: Denoiser) -> None:
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    without, zero = (list(ddim(denoiser, x, [90, 30, 5], no_noise, eta)) for eta in (None, 0.0))
+    assert without[-1].x_0.equal(zero[-1].x_0)
 
 
 def test_states_hold_x_t_and_the_estimate_made_from_it(denoiser: Denoiser) -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     times = [90, 30, 5]
     for states in (
-        list(ancestral.sample(denoiser, x, times, lambda: 0.1 * torch.ones_like(x), "large", clip=True)),
-        list(ddim.sample(denoiser, x, times, lambda: 0.1 * torch.ones_like(x), 0.5, clip=True)),
+        list(ancestral(denoiser, x, times, lambda: 0.1 * torch.ones_like(x), "large", clip=True)),
+        list(ddim(denoiser, x, times, lambda: 0.1 * torch.ones_like(x), 0.5, clip=True)),
     ):
         assert [state.t for state in states] == [90, 30, 5, 0]
         assert states[0].x_t.equal(x)
@@ -363,8 +364,54 @@ def test_clipped_chains_end_within_the_value_range(denoiser: Denoiser) -> None:
     x = 30 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for clip in (True, False):
         for states in (
-            ancestral.sample(denoiser, x, [20, 1], lambda: torch.zeros_like(x), "large", clip),
-            ddim.sample(denoiser, x, [20, 1], lambda: torch.zeros_like(x), 0.0, clip),
+            ancestral(denoiser, x, [20, 1], lambda: torch.zeros_like(x), "large", clip),
+            ddim(denoiser, x, [20, 1], lambda: torch.zeros_like(x), 0.0, clip),
         ):
             *_, last = states
             assert (last.x_0.abs().max() <= 1 + 1e-9) == clip
+
+
+Spacing = Literal["leading", "trailing", "linspace", "quad"]
+
+
+def spaced(settings: Sample, spacing: Spacing, steps: int, chain: int) -> list[int]:
+    return timesteps(settings.model_copy(update={"spacing": spacing, "steps": steps}), chain)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "chain", "expected"),
+    [
+        ("leading", 5, 1000, [801, 601, 401, 201, 1]),
+        ("leading", 3, 10, [7, 4, 1]),
+        ("trailing", 5, 1000, [1000, 800, 600, 400, 200]),
+        ("trailing", 3, 10, [10, 7, 3]),
+        ("linspace", 4, 10, [10, 7, 4, 1]),
+        ("linspace", 3, 1000, [1000, 501, 1]),
+        ("quad", 3, 1000, [801, 201, 1]),
+        ("quad", 5, 500, [401, 226, 101, 26, 1]),
+    ],
+)
+def test_spacing_gives_these_times(
+    sample_settings: Sample, spacing: Spacing, steps: int, chain: int, expected: list[int]
+) -> None:
+    assert spaced(sample_settings, spacing, steps, chain) == expected
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_as_many_steps_as_times_visit_every_time(sample_settings: Sample, spacing: Spacing) -> None:
+    for chain in (2, 7, 20, 1000):
+        assert spaced(sample_settings, spacing, chain, chain) == list(range(chain, 0, -1))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "quad"])
+def test_times_are_within_the_chain_and_at_most_steps(sample_settings: Sample, spacing: Spacing) -> None:
+    for chain in (2, 7, 20, 63):
+        for steps in range(1, chain + 1):
+            times = spaced(sample_settings, spacing, steps, chain)
+            assert times == sorted(set(times), reverse=True)
+            assert 1 <= times[-1] <= times[0] <= chain
+            assert len(times) == steps or (spacing == "quad" and len(times) < steps)
+
+
+def test_quad_is_dense_near_the_image_and_merges_equal_times(sample_settings: Sample) -> None:
+    assert spaced(sample_settings, "quad", 20, 20) == [17, 15, 13, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
