@@ -23,32 +23,22 @@ _STEPS = {"ddim": 50, "dpm_solver": 20}
 class Options:
     """Sampling options, each with its type, help text and default. None means that the default fits the model."""
 
-    sampler: Annotated[
-        Literal["ancestral", "ddim", "dpm_solver"] | None, "Algorithm 2 of the paper, DDIM or DPM-Solver++(2M)."
-    ] = "ddim"
+    sampler: Annotated[Literal["ancestral", "ddim", "dpm_solver"] | None, "Algorithm 2, DDIM or DPM-Solver++(2M)."] = (
+        "ddim"
+    )
     count: Annotated[int, "Number of images."] = 16
     seed: Annotated[int, "Seed of the noise."] = 0
-    steps: Annotated[
-        int | None, "Number of network evaluations. Default: 50 for ddim, 20 for dpm_solver, all for ancestral."
-    ] = None
+    steps: Annotated[int | None, "Network evaluations. Default: ddim 50, dpm_solver 20, ancestral all."] = None
     eta: Annotated[
-        float | None,
-        "ddim: 0 deterministic to 1 as random as ancestral. Default: 1 (0 for the interpolation process).",
+        float | None, "ddim: 0 deterministic to 1 as random as ancestral. Default: 1 (0 for the interpolation process)."
     ] = None
-    sigma: Annotated[
-        Literal["large", "small"] | None,
-        "ancestral: variance of the steps, if the model has not learned it. Default: large.",
-    ] = None
-    spacing: Annotated[
-        Literal["leading", "trailing", "linspace", "quad"], "Spacing of the times if there are fewer steps than times."
-    ] = "trailing"
+    sigma: Annotated[Literal["large", "small"] | None, "ancestral: variance, unless learned. Default: large."] = None
+    spacing: Annotated[Literal["leading", "trailing", "linspace", "quad"], "Spacing of the times of the steps."] = (
+        "trailing"
+    )
     clip: Annotated[bool, "Clip each predicted image to the value range of images."] = True
-    label: Annotated[
-        str | None, "Class of all images, by name or index. Default: all classes in turn, if --guidance is given."
-    ] = None
-    guidance: Annotated[
-        float | None, "Weight of classifier-free guidance; 0 uses the class alone. Default: 2, if --label is given."
-    ] = None
+    label: Annotated[str | None, "Class of all images, by name or index. Default with --guidance: all in turn."] = None
+    guidance: Annotated[float | None, "Guidance weight; 0 uses the class alone. Default with --label: 2."] = None
 
 
 def settings(description: "Description", options: Options) -> Sample:
@@ -62,8 +52,8 @@ def settings(description: "Description", options: Options) -> Sample:
     try:
         chosen = Sample.model_validate(values)
     except ValidationError as error:
-        conflicts = [Conflict(f"sample.{e['loc'][0]}", e["input"], _rule(e["msg"])) for e in error.errors()]
-        raise ConflictError(conflicts) from None
+        rules = [(e["loc"][0], e["input"], e["msg"].replace("Input should", "must")) for e in error.errors()]
+        raise ConflictError([Conflict(f"sample.{key}", value, rule) for key, value, rule in rules]) from None
     conflicts = list(_unused(description, options, chosen))
     conflicts = conflicts or list(sampling_conflicts(chosen, description.diffusion, description.network))
     if conflicts:
@@ -100,8 +90,3 @@ def _unused(description: "Description", options: Options, chosen: Sample) -> Ite
             yield Conflict(f"sample.{key}", getattr(options, key), rule)
     if diffusion.process == "interpolation" and options.eta:
         yield Conflict("sample.eta", options.eta, "must be 0 on the interpolation process")
-
-
-def _rule(message: str) -> str:
-    """A message of pydantic in the words of `ddpm.params`."""
-    return message.replace("Input should", "must")

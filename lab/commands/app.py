@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -24,20 +24,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 @contextmanager
 def _readable_errors() -> Iterator[None]:
-    """End the process with one message and exit code 1 if the user can fix the error."""
+    """End the process with one message and exit code 1 after an error that the user can fix."""
     try:
         yield
-    except UsageError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.filename is None:
+    except (UsageError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"ddpm: {message}", err=True)
-    raise typer.Exit(1) from None
+        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        typer.echo(f"ddpm: {message}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _in_repository() -> None:
@@ -53,9 +48,7 @@ def _in_repository() -> None:
 @app.command()
 @_readable_errors()
 def recipe(
-    name: Annotated[
-        str | None, typer.Argument(help="Recipe to write. Without a name, list all recipes.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Recipe to write. Default: list all.", show_default=False)] = None,
 ) -> None:
     """List the recipes, or write one to params.yaml."""
     _in_repository()
@@ -78,11 +71,7 @@ def recipe(
 def generate(
     model: ModelFile,
     out: Annotated[
-        Path,
-        typer.Option(
-            help="File to write: .png is a grid, .gif the reverse process, .safetensors a tensor. "
-            "A name without a suffix is a folder of .png files."
-        ),
+        Path, typer.Option(help=".png: a grid; .gif: the reverse process; .safetensors: a tensor; else a folder.")
     ],
     options: Options,
     device: Device = "auto",
@@ -101,16 +90,14 @@ def generate(
 @sampling_options(Options(sampler=None), [name for name in NAMES if name not in ("count", "label", "guidance")])
 def interpolate(
     model: ModelFile,
-    images: Annotated[
-        list[Path], typer.Option(help="Image file, given twice; or one .safetensors file of images, with --pair.")
-    ],
+    images: Annotated[list[Path], typer.Option(help="Image file, given twice; or one .safetensors file, with --pair.")],
     out: Annotated[Path, typer.Option(help="Picture to write, .png.")],
     *,
     at: Annotated[
-        list[int] | None, typer.Option(help="Time t from 1 to T, one row each; may be repeated. Default: T/2.")
+        list[int] | None, typer.Option(help="Time t in 1..T, one row each; repeatable. Default: T/2.")
     ] = None,
     pair: Annotated[
-        tuple[int, int] | None, typer.Option(help="Indices of two images in the .safetensors file.")
+        tuple[int, int] | None, typer.Option(help="Indices of the two images in the .safetensors file.")
     ] = None,
     mixes: Annotated[int, typer.Option(help="Number of mixes in a row, including both ends.")] = 11,
     options: Options,
@@ -149,9 +136,7 @@ def export(model: ModelFile, out: Annotated[Path, typer.Option(help="Folder to w
 @app.command("import")
 @_readable_errors()
 def import_model(
-    source: Annotated[
-        Path, typer.Argument(help="Folder of a diffusers model, or checkpoint with the names of the paper's code.")
-    ],
+    source: Annotated[Path, typer.Argument(help="Folder of diffusers, or checkpoint of the paper's code.")],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
 ) -> None:
     """Import a model from diffusers or from the paper's code, and print a recipe that evaluates it."""
@@ -163,9 +148,7 @@ def import_model(
 @app.command()
 @_readable_errors()
 def publish(
-    all_experiments: Annotated[
-        bool, typer.Option("--all", help="Publish every DVC experiment, not only the current one.")
-    ] = False,
+    all_experiments: Annotated[bool, typer.Option("--all", help="Publish all DVC experiments, too.")] = False,
 ) -> None:
     """Publish the current experiment to MLflow. Existing records stay unchanged."""
     _in_repository()
@@ -190,21 +173,16 @@ def publish(
 def compare(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Names, patterns such as 'eta-*', or beginnings of fingerprints. Default: all experiments.",
-            show_default=False,
-        ),
+        typer.Argument(help="Names, patterns such as 'eta-*', beginnings of fingerprints.", show_default=False),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Metric to show, such as classifier.fid; may be repeated. The first sorts the table."),
+        typer.Option(help="Metric to show, such as classifier.fid; repeatable. The first one sorts."),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="CSV file to write, with every metric and all digits; - prints it instead.")
+        Path | None, typer.Option(help="CSV file to write, with all metrics and digits; - prints it.")
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="HTML page to write, with samples side by side and loss curves.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML page to write, with samples and loss curves.")] = None,
 ) -> None:
     """Compare the experiments in MLflow: the parameters that differ, and the metrics."""
     printed = csv == Path("-")

@@ -1,6 +1,7 @@
-"""The `ddpm` command: what it writes and says, and that its errors are one clear message with exit code 1."""
+"""The `ddpm` command: its output, its options, and its errors, which are one message and exit code 1."""
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ import torch
 import yaml
 
 from ddpm import files
+from ddpm.network import modelfile
+from ddpm.sampling import samples
+from ddpm.sampling.options import Options, settings
 from lab.commands import recipe
 from tests.commands import fails, run
+from tests.lab.conftest import MakeModel
 
 
 def test_recipes_are_listed_with_their_comments(repository: Path) -> None:
@@ -21,7 +26,7 @@ def test_recipes_are_listed_with_their_comments(repository: Path) -> None:
     assert len(result.stdout.splitlines()) == len(list((repository / "recipes").glob("*.yaml")))
 
 
-def test_a_recipe_is_written_over_the_default_whatever_was_there(repository: Path) -> None:
+def test_a_recipe_replaces_params_yaml(repository: Path) -> None:
     (repository / "recipes" / "tiny.yaml").write_text("# Quick to try.\ntrain:\n  steps: 3\n")
     (repository / "params.yaml").write_text("of another recipe")
     result = run("recipe", "tiny")
@@ -38,7 +43,7 @@ def test_the_default_recipe_restores_the_committed_parameters(repository: Path) 
     assert (repository / "params.yaml").read_bytes() == committed
 
 
-def test_a_recipe_is_found_from_a_folder_below(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_runs_from_a_folder_in_the_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "params.yaml").unlink()
     (repository / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(repository / "a" / "b")
@@ -61,12 +66,12 @@ def test_an_unusable_recipe_changes_nothing(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["recipe"], ["recipe", "default"], ["clean"], ["publish"]])
-def test_outside_of_a_repository_there_is_one_message(
+def test_outside_of_a_repository_a_command_fails_with_one_message(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert fails(*command) == (
-        f"ddpm: {tmp_path} is not inside an experiment repository: there is no dvc.yaml with recipes/ beside it"
+        f"ddpm: {tmp_path} is not in an experiment repository: no parent folder has dvc.yaml and recipes/"
     )
 
 
@@ -75,51 +80,42 @@ def test_publishing_needs_an_experiment(repository: Path) -> None:
     assert not (repository / "mlflow.db").exists()
 
 
-def test_images_are_generated_as_asked_for(model_file: Path, tmp_path: Path) -> None:
+def test_generate_uses_its_options(model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
-    options = ["--count", 3, "--sampler", "ancestral", "--steps", 4, "--seed", 5, "--device", "cpu"]
+    options = ["--count", 3, "--sampler", "ancestral", "--sigma", "small", "--steps", 4, "--spacing", "linspace"]
+    options += ["--no-clip", "--seed", 5, "--device", "cpu"]
     result = run("generate", "--model", model_file, "--out", out, *options)
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
-    file = files.read_tensors(out)
-    assert file.tensors["images"].shape == (3, 1, 4, 4)
-    sample = file.metadata["sample"]
-    assert (sample["sampler"], sample["steps"], sample["seed"], sample["count"]) == ("ancestral", 4, 5, 3)
+    written, _ = samples.read(out)
+    assert written.images.shape == (3, 1, 4, 4)
+    description = modelfile.load(model_file).description
+    expected = Options("ancestral", 3, 5, 4, sigma="small", spacing="linspace", clip=False)
+    assert written.settings == settings(description, expected).model_dump()
 
 
-def test_images_are_drawn_with_the_variance_spacing_and_clipping_asked_for(model_file: Path, tmp_path: Path) -> None:
-    seen = []
-    for number, options in enumerate([[], ["--sigma", "small"], ["--spacing", "linspace"], ["--no-clip"]]):
-        out = tmp_path / f"{number}.safetensors"
-        options += ["--count", 2, "--sampler", "ancestral", "--steps", 4, "--device", "cpu"]
-        assert run("generate", "--model", model_file, "--out", out, *options).exit_code == 0
-        sample = files.read_metadata(out)["sample"]
-        seen.append((sample["sigma"], sample["spacing"], sample["clip"]))
-    usual = ("large", "trailing", True)
-    assert seen == [usual, ("small", *usual[1:]), ("large", "linspace", True), (*usual[:2], False)]
+def test_generate_without_options_has_the_defaults_of_options(model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    assert run("generate", "--model", model_file, "--out", out, "--device", "cpu").exit_code == 0
+    description = modelfile.load(model_file).description
+    assert samples.read(out)[0].settings == settings(description, Options()).model_dump()
 
 
-def test_a_file_that_the_system_will_not_write_is_one_message(model_file: Path) -> None:
-    said = fails("generate", "--model", model_file, "--out", "/proc/out.png", "--count", 1, "--steps", 1).splitlines()
+def test_a_file_that_cannot_be_written_is_one_message(model_file: Path) -> None:
+    lines = fails("generate", "--model", model_file, "--out", "/proc/out.png", "--count", 1, "--steps", 1).splitlines()
     reasons = (
         "/proc/out.png: No such file or directory",
         "/proc/out.png: there is no permission to write to /proc",
     )
-    assert said[-1] in {f"ddpm: {reason}" for reason in reasons}  # the second to who is not root
-    assert "Traceback" not in " ".join(said)
-
-
-def test_sixteen_images_by_ddim_are_usual(model_file: Path, tmp_path: Path) -> None:
-    result = run("generate", "--model", model_file, "--out", tmp_path / "out.safetensors", "--device", "cpu")
-    assert result.exit_code == 0
-    sample = files.read_metadata(tmp_path / "out.safetensors")["sample"]
-    assert (sample["sampler"], sample["steps"], sample["seed"], sample["count"]) == ("ddim", 10, 0, 16)
+    assert lines[-1] in {f"ddpm: {reason}" for reason in reasons}  # the first as root
+    assert "Traceback" not in " ".join(lines)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--out", "out.jpg"], "ddpm: --out out.jpg: must end in .png, .gif or .safetensors, or be a folder"),
-        (["--sampler", "euler"], "ddpm: --sampler euler: must be 'ancestral', 'ddim' or 'dpm_solver'"),
+        (["--sampler", "ancestral", "--eta", 0.5], "ddpm: --eta 0.5: applies to the sampler ddim only"),
+        (["--sigma", "small"], "ddpm: --sigma small: applies to the sampler ancestral only"),
         (["--steps", 11], "ddpm: --steps 11: must be at most diffusion.timesteps = 10"),
         (["--count", 0], "ddpm: --count 0: must be greater than or equal to 1"),
         (["--device", "cuda:99"], "ddpm: device 'cuda:99': this machine has "),
@@ -128,60 +124,58 @@ def test_sixteen_images_by_ddim_are_usual(model_file: Path, tmp_path: Path) -> N
         (["--out", "model.safetensors/x.png"], "ddpm: model.safetensors/x.png: "),
         (["--seed", -1], "ddpm: --seed -1: must be greater than or equal to 0"),
         (["--steps", 0], "ddpm: --steps 0: must be greater than or equal to 1"),
-        (["--label", "a"], "ddpm: --label and --guidance are for a conditional model, and this one knows no classes"),
+        (["--label", "a"], "ddpm: --label a: applies to conditional models only"),
+        (["--guidance", 1], "ddpm: --guidance 1.0: applies to conditional models only"),
         (["--model", "absent.safetensors"], "ddpm: absent.safetensors does not exist"),
     ],
 )
-def test_what_cannot_be_generated_is_one_message(
+def test_an_error_of_generate_is_one_message_and_leaves_no_file(
     options: list[object], message: str, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = fails("generate", "--model", model_file, "--out", "out.png", *options)
-    assert said.startswith(message)
-    assert "\n" not in said
+    found = fails("generate", "--model", model_file, "--out", "out.png", *options)
+    assert found.startswith(message)
+    assert "\n" not in found
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+def test_several_errors_of_options_are_one_line_each(model_file: Path, tmp_path: Path) -> None:
+    assert fails("generate", "--model", model_file, "--out", tmp_path / "out.png", "--seed", -1, "--count", 0) == (
+        "ddpm: --seed -1: must be greater than or equal to 0\n  --count 0: must be greater than or equal to 1"
+    )
+
+
+@pytest.mark.parametrize(("option", "value"), [("--sampler", "euler"), ("--spacing", "even"), ("--sigma", "huge")])
+def test_a_choice_that_does_not_exist_is_refused_with_the_choices(option: str, value: str, model_file: Path) -> None:
+    result = run("generate", "--model", model_file, "--out", "out.png", option, value)
+    message = " ".join(result.stderr.replace("│", " ").split())
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in message
+    assert f"'{value}' is not one of '" in message
+
+
+def test_an_unknown_label_is_refused_with_the_classes(make_model: MakeModel, tmp_path: Path) -> None:
+    options = ["--model", make_model(conditional=True), "--out", tmp_path / "out.png", "--label", "cow"]
+    expected = "ddpm: --label cow: must be the name or index of a class: 0 cat, 1 dog"
+    assert fails("generate", *options) == expected
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     path = tmp_path / "data.safetensors"
     files.write_tensors(path, {"images": torch.zeros(1)}, {"format": "ddpm-dataset-1"})
-    said = fails("generate", "--model", path, "--out", tmp_path / "out.png")
-    assert said == f"ddpm: {path} holds no model: its format is not ddpm-model-1"
+    found = fails("generate", "--model", path, "--out", tmp_path / "out.png")
+    assert found == f"ddpm: {path} has the format ddpm-dataset-1: expected ddpm-model-1"
 
 
-def training(repository: Path, name: str, finished: bool) -> Path:
-    """Resumable state of a training that stands at step 20."""
-    folder = repository / ".ckpt" / name
-    folder.mkdir(parents=True)
-    (folder / "step-00000020.safetensors").write_bytes(bytes(2_000_000))
-    if finished:
-        (folder / "finished.json").write_text(json.dumps({"step": 20}))
-    return folder
+HELP = "import sys, runpy; sys.argv[1:] = {arguments}; runpy.run_module('lab.commands.app', run_name='__main__')"
+LOADED = "import sys, atexit; atexit.register(lambda: print({names} & set(sys.modules), file=sys.stderr)); "
 
 
-def test_clean_removes_what_is_finished_and_keeps_the_rest(repository: Path) -> None:
-    finished, unfinished = training(repository, "aaaa", True), training(repository, "bbbb", False)
-    result = run("clean")
-    assert result.exit_code == 0
-    first, second = result.stdout.splitlines()
-    assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago", "removed"]
-    assert second.split() == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago"]
-    assert not finished.exists()
-    assert unfinished.exists()
-
-
-def test_clean_can_only_list(repository: Path) -> None:
-    finished = training(repository, "aaaa", True)
-    result = run("clean", "--list")
-    assert result.exit_code == 0
-    assert "finished" in result.stdout
-    assert "removed" not in result.stdout
-    assert finished.exists()
-
-
-def test_clean_says_when_there_is_nothing(repository: Path) -> None:
-    assert not (repository / ".ckpt").exists()
-    assert run("clean").stdout == "there is no resumable state\n"
+@pytest.mark.parametrize("command", [[], ["generate"]])
+def test_help_imports_no_heavy_package(command: list[str]) -> None:
+    script = LOADED.format(names={"torch", "mlflow", "pandas", "numpy"}) + HELP.format(arguments=[*command, "--help"])
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "set()\n")
 
 
 def test_without_a_command_there_is_help() -> None:

@@ -1,4 +1,4 @@
-"""The picture of interpolations, and what it can be made of."""
+"""The picture of an interpolation, and its two images."""
 
 from pathlib import Path
 
@@ -40,13 +40,13 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["interpolate", *map(str, arguments)])
 
 
-def test_a_pair_is_taken_from_a_packed_file_in_the_order_asked_for(model: Model, packed: Path) -> None:
+def test_a_pair_is_read_from_a_tensor_file_in_the_given_order(model: Model, packed: Path) -> None:
     pair = sources(model.description, [packed], (3, 1))
     assert pair.shape == (2, 1, 4, 4)
     assert pair[:, 0, 0, 0].tolist() == [150, 50]
 
 
-def test_image_files_lose_their_margins_and_their_colours(model: Model, tmp_path: Path) -> None:
+def test_image_files_are_cropped_and_converted_to_grey(model: Model, tmp_path: Path) -> None:
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 2:6] = 90  # the square in the middle
     Image.fromarray(wide).save(tmp_path / "a.png")
@@ -57,26 +57,26 @@ def test_image_files_lose_their_margins_and_their_colours(model: Model, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("files", "pair", "message"),
+    ("names", "pair", "message"),
     [
-        (["images.safetensors"], (0, 5), r"--pair 0 5: .*images\.safetensors holds the images 0 to 4"),
-        (["images.safetensors"], (-1, 2), r"--pair -1 2: .*images\.safetensors holds the images 0 to 4"),
+        (["images.safetensors"], (0, 5), r"--pair 0 5: the indices of .*images\.safetensors are 0 to 4"),
+        (["images.safetensors"], (-1, 2), r"--pair -1 2: the indices of .*images\.safetensors are 0 to 4"),
         (["images.safetensors"], None, "--images: must be two image files, each after its own --images, or one "),
         (["a.png", "b.png"], (0, 1), "--images: must be two image files"),
         (["a.png"], None, "--images: must be two image files"),
         (["a.png", "b.png", "c.png"], None, "--images: must be two image files"),
         (["nowhere.png", "a.png"], None, r"nowhere\.png: .*No such file"),
-        (["model.safetensors"], (0, 1), r"model\.safetensors: holds no images of the model's shape \(1, 4, 4\)"),
-        (["larger.safetensors"], (0, 1), r"larger\.safetensors: holds no images of the model's shape \(1, 4, 4\)"),
+        (["model.safetensors"], (0, 1), r"model\.safetensors: contains no images of the model's shape \(1, 4, 4\)"),
+        (["larger.safetensors"], (0, 1), r"larger\.safetensors: contains no images of the model's shape \(1, 4, 4\)"),
     ],
 )
 @pytest.mark.usefixtures("packed")
-def test_what_is_no_pair_of_images_is_named(
-    files: list[str], pair: tuple[int, int] | None, message: str, model: Model, tmp_path: Path
+def test_sources_that_are_not_a_pair_of_images_are_refused(
+    names: list[str], pair: tuple[int, int] | None, message: str, model: Model, tmp_path: Path
 ) -> None:
     files.write_tensors(tmp_path / "larger.safetensors", {"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, {})
     with pytest.raises(UsageError, match=message):
-        sources(model.description, [tmp_path / name for name in files], pair)
+        sources(model.description, [tmp_path / name for name in names], pair)
 
 
 def drawn(model: Model, monkeypatch: pytest.MonkeyPatch, times: list[int], mixes: int) -> list[tuple[str, Tensor]]:
@@ -87,7 +87,7 @@ def drawn(model: Model, monkeypatch: pytest.MonkeyPatch, times: list[int], mixes
         "strip",
         lambda _path, _title, columns, rows: seen.extend([(" ".join(columns), torch.empty(0)), *rows]),
     )
-    picture(model, PAIR, times, mixes, settings(model.description, Options("ancestral", mixes)), Path("out.png"))
+    picture(model, PAIR, times, mixes, settings(model.description, Options("ancestral")), Path("out.png"))
     return seen
 
 
@@ -99,7 +99,7 @@ def test_every_row_shows_the_mixes_of_its_time_between_the_images(
     assert [label for label, _ in rows] == ["$t=3$", "$t=10$"]
     x_0 = PAIR / 127.5 - 1
     for time, (_, row) in zip((3, 10), rows, strict=True):
-        mixed = interpolate(model.denoiser, x_0, time, 3, settings(model.description, Options("ancestral", 3)))
+        mixed = interpolate(model.denoiser, x_0, time, 3, settings(model.description, Options("ancestral")))
         assert row.shape == (5, 1, 4, 4)
         assert row[[0, 4]].equal(PAIR)
         torch.testing.assert_close(row[1:4].float() / 127.5 - 1, mixed.clamp(-1, 1), rtol=0, atol=0.004)
@@ -110,13 +110,13 @@ def test_every_row_shows_the_mixes_of_its_time_between_the_images(
     [
         (["--at", 0], "ddpm: --at 0: must be between 1 and the model's 10 timesteps"),
         (["--at", 3, "--at", 11], "ddpm: --at 11: must be between 1 and the model's 10 timesteps"),
-        (["--mixes", 1], "ddpm: --mixes 1: must be at least 2, the reconstructions of both images"),
+        (["--mixes", 1], "ddpm: --mixes 1: must be at least 2, for both ends"),
         (["--steps", 11], "ddpm: --steps 11: must be at most diffusion.timesteps = 10"),
-        (["--sampler", "euler"], "ddpm: --sampler euler: must be 'ancestral', 'ddim' or 'dpm_solver'"),
+        (["--eta", 0.5], "ddpm: --eta 0.5: applies to the sampler ddim only"),
         (["--out", "out.gif"], "ddpm: --out out.gif: must end in .png"),
     ],
 )
-def test_what_cannot_be_pictured_is_one_message(
+def test_an_error_is_one_message_and_leaves_no_file(
     options: list[object], message: str, model_file: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_what_cannot_be_pictured_is_one_message(
     assert not list(tmp_path.glob("out.*"))
 
 
-def test_the_command_asks_the_sampler_for_what_its_options_say(
+def test_the_options_of_the_command_reach_the_sampler(
     model_file: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Sample] = []

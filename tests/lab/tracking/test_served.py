@@ -1,4 +1,4 @@
-"""The trained model as MLflow keeps and serves it."""
+"""The model as MLflow keeps and serves it."""
 
 import subprocess
 import sys
@@ -12,17 +12,17 @@ import pytest
 
 from ddpm import files
 from lab.tracking import publish
-from tests.lab.commands.test_app import run
+from tests.commands import run
 from tests.lab.conftest import MakeModel
 from tests.pipeline.project import environment
 
 if TYPE_CHECKING:
     from lab.tracking.served import Served
 
-# MLflow warns when it is imported, hence the imports inside.
+# MLflow warns when it is imported, so it is imported inside functions.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
-ASKED = {"count": 3, "steps": 4, "seed": 5, "label": None}
+REQUEST = {"count": 3, "steps": 4, "seed": 5, "label": None}
 
 
 def served(path: Path) -> "Served":
@@ -34,46 +34,46 @@ def served(path: Path) -> "Served":
 
 
 def generated(path: Path, *options: object) -> np.ndarray:
-    """What `ddpm generate` draws, (N, H, W, C)."""
+    """The images of `ddpm generate`, (N, H, W, C)."""
     out = path.parent / "out.safetensors"
     assert run("generate", "--model", path, "--out", out, *options).exit_code == 0
     return files.read_tensors(out).tensors["images"].permute(0, 2, 3, 1).numpy()
 
 
-def test_answers_are_the_images_of_ddpm_generate(model_file: Path) -> None:
-    answer = served(model_file).predict(None, ASKED)
+def test_predictions_are_the_images_of_ddpm_generate(model_file: Path) -> None:
+    answer = served(model_file).predict(None, REQUEST)
     assert (answer.shape, answer.dtype) == ((3, 4, 4, 1), np.uint8)
     np.testing.assert_array_equal(answer, generated(model_file, "--count", 3, "--steps", 4, "--seed", 5))
 
 
-def test_what_is_left_out_or_null_is_as_in_ddpm_generate(model_file: Path) -> None:
+def test_missing_and_null_options_have_the_defaults_of_ddpm_generate(model_file: Path) -> None:
     expected = generated(model_file)
     assert len(expected) == 16
-    for nothing in ({}, dict.fromkeys(("count", "sampler", "eta"))):
-        np.testing.assert_array_equal(served(model_file).predict(None, nothing), expected)
+    for empty in ({}, dict.fromkeys(("count", "sampler", "eta"))):
+        np.testing.assert_array_equal(served(model_file).predict(None, empty), expected)
 
 
-def test_a_class_is_asked_for_by_name_or_index(make_model: MakeModel) -> None:
+def test_a_label_is_a_name_or_an_index(make_model: MakeModel) -> None:
     path = make_model(conditional=True)
     expected = generated(path, "--count", 3, "--label", "dog", "--sampler", "ancestral", "--guidance", 1)
     for label in ("dog", 1):
-        asked = {"count": 3, "label": label, "sampler": "ancestral", "guidance": 1}
-        np.testing.assert_array_equal(served(path).predict(None, asked), expected)
+        options = {"count": 3, "label": label, "sampler": "ancestral", "guidance": 1}
+        np.testing.assert_array_equal(served(path).predict(None, options), expected)
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        {key: np.array(value) for key, value in ASKED.items()},  # as the server hands on "inputs"
-        {key: np.array([value]) for key, value in ASKED.items()},
-        pd.DataFrame([ASKED]),  # "dataframe_records"
-        pd.DataFrame([ASKED | {"label": float("nan")}]),
+        {key: np.array(value) for key, value in REQUEST.items()},  # "inputs" of the server
+        {key: np.array([value]) for key, value in REQUEST.items()},
+        pd.DataFrame([REQUEST]),  # "dataframe_records"
+        pd.DataFrame([REQUEST | {"label": float("nan")}]),
     ],
 )
-def test_every_form_in_which_mlflow_hands_a_request_on_is_the_same_request(given: object) -> None:
+def test_every_form_of_a_request_gives_the_same_options(given: object) -> None:
     from lab.tracking.served import request
 
-    assert request(given) == request(ASKED)
+    assert request(given) == request(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,20 @@ def test_every_form_in_which_mlflow_hands_a_request_on_is_the_same_request(given
     [
         (
             {"cuont": 3},
-            "cuont: there is no such key; there are sampler, count, seed, steps, eta, sigma, spacing, clip,",
+            "cuont: there is no such key; the keys are sampler, count, seed, steps, eta, sigma, spacing, clip,",
         ),
-        ({"steps": 11}, "steps 11: must be at most diffusion.timesteps = 10"),
-        ({"steps": "many"}, "steps many: must be a valid integer"),
+        ({"steps": 11}, "steps = 11: must be at most diffusion.timesteps = 10"),
+        ({"steps": "many"}, "steps = many: must be a valid integer"),
+        ({"seed": -1, "count": 0}, "seed = -1: must be .*\ncount = 0: must be greater than or equal to 1"),
+        ({"sampler": "euler"}, "sampler = euler: must be 'ancestral', 'ddim' or 'dpm_solver'"),
+        ({"sampler": "ancestral", "eta": 0.5}, "eta = 0.5: applies to the sampler ddim only"),
         ({"count": [3, 4]}, r"count = \[3, 4\]: must be one value"),
         ({"sampler": {"ddim": 1}}, "sampler = {'ddim': 1}: must be one value"),
-        ({"label": "bird"}, "label bird: the model's classes are 0 cat, 1 dog"),
-        ([3], "asked with list: must be a dictionary with some of sampler, count"),
+        ({"label": "bird"}, "label = bird: must be the name or index of a class: 0 cat, 1 dog"),
+        ([3], "the request is a list: must be a dictionary with keys of sampler, count"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_a_clear_error(given: Any, message: str, make_model: MakeModel) -> None:
+def test_an_invalid_request_is_an_error_with_status_400(given: Any, message: str, make_model: MakeModel) -> None:
     from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException, match=f"^{message}") as error:
@@ -110,15 +113,15 @@ assert ddpm.__file__.startswith(sys.argv[1]) and ddpm.sampling.options.__file__.
 """
 
 
-def test_a_packaged_model_brings_its_code_and_no_pickle_and_loads_without_a_word(
+def test_a_packaged_model_contains_its_code_and_no_pickle_and_loads_without_output(
     model_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "package").mkdir()
     publish._package(model_file, tmp_path / "package")
     packed = tmp_path / "package/model"
-    assert {path.suffix for path in packed.rglob("*.*")} == {".py", ".html", ".safetensors", ".txt", ".yaml", ".json"}
+    assert {path.suffix for path in packed.rglob("*.*")} == {".py", ".safetensors", ".txt", ".yaml", ".json"}
     assert "torch==" in (packed / "requirements.txt").read_text()
     command = [sys.executable, "-c", ELSEWHERE, str(packed)]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    np.testing.assert_array_equal(np.load(tmp_path / "answer.npy"), served(model_file).predict(None, ASKED))
+    np.testing.assert_array_equal(np.load(tmp_path / "answer.npy"), served(model_file).predict(None, REQUEST))

@@ -1,0 +1,41 @@
+"""`ddpm clean`: the resumable states of trainings."""
+
+import json
+from pathlib import Path
+
+from tests.commands import run
+
+
+def training(repository: Path, name: str, finished: bool) -> Path:
+    """Resumable state of a training at step 20."""
+    folder = repository / ".ckpt" / name
+    folder.mkdir(parents=True)
+    (folder / "step-00000020.safetensors").write_bytes(bytes(2_000_000))
+    if finished:
+        (folder / "finished.json").write_text(json.dumps({"step": 20}))
+    return folder
+
+
+def test_clean_removes_finished_trainings_only(repository: Path) -> None:
+    finished, unfinished = training(repository, "aaaa", True), training(repository, "bbbb", False)
+    result = run("clean")
+    assert result.exit_code == 0
+    first, second = result.stdout.splitlines()
+    assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago", "removed"]
+    assert second.split() == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago"]
+    assert not finished.exists()
+    assert unfinished.exists()
+
+
+def test_clean_with_list_removes_nothing(repository: Path) -> None:
+    finished = training(repository, "aaaa", True)
+    result = run("clean", "--list")
+    assert result.exit_code == 0
+    assert "finished" in result.stdout
+    assert "removed" not in result.stdout
+    assert finished.exists()
+
+
+def test_clean_reports_that_there_is_no_state(repository: Path) -> None:
+    assert not (repository / ".ckpt").exists()
+    assert run("clean").stdout == "there is no resumable state\n"
