@@ -345,6 +345,18 @@ def test_ddim_without_eta_is_ddim_with_eta_0(denoiser: Denoiser) -> None:
     assert without[-1].x_0.equal(zero[-1].x_0)
 
 
+def test_sampling_never_waits_for_the_device(alpha_bar: np.ndarray, diffusion_settings: Gaussian) -> None:
+    """Tensors on the meta device have no values, so reading one on the host raises."""
+    denoiser = Denoiser(lambda x_t, _index: x_t, GaussianProcess(alpha_bar, "meta"), diffusion_settings)
+    x = torch.empty(2, 3, 4, 5, device="meta")
+    for states in (
+        ancestral(denoiser, x, [90, 30, 5], lambda: x, "small", clip=True),
+        ddim(denoiser, x, [90, 30, 5], lambda: x, 0.5, clip=True),
+        dpm_solver(denoiser, x, [90, 30, 5], clip=True),
+    ):
+        assert [state.t for state in states] == [90, 30, 5, 0]
+
+
 def test_states_hold_x_t_and_the_estimate_made_from_it(denoiser: Denoiser) -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     times = [90, 30, 5]
