@@ -1,4 +1,4 @@
-"""How long `ddpm compare` takes over many experiments: seconds of the whole process, against a store made for it.
+"""Measure the duration of `ddpm compare` over many experiments: seconds of the whole process, with a new store.
 
 python -m benchmarks.compare --experiments 500
 """
@@ -28,7 +28,7 @@ POINTS = 30  # of each loss curve
 
 
 def fill(root: Path, experiments: int) -> None:
-    """A repository with a store of experiments that differ in a few parameters, as a search would leave it."""
+    """Make a repository with a store of experiments that differ in a few parameters, as after a search."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root)
     (root / "recipes").mkdir()
@@ -36,30 +36,30 @@ def fill(root: Path, experiments: int) -> None:
     settings = load(root / "params.yaml").tracking
     client = MlflowClient(store.uri(settings))
     group = client.create_experiment(settings.experiment)
-    chance = random.Random(0)
+    generator = random.Random(0)
     for number in range(experiments):
-        write(client, group, number, chance)
+        write(client, group, number, generator)
 
 
-def write(client: MlflowClient, group: str, number: int, chance: random.Random) -> None:
-    """A finished run with every parameter, every metric and a loss curve."""
+def write(client: MlflowClient, group: str, number: int, generator: random.Random) -> None:
+    """Log a finished run with every parameter, every metric and a loss curve."""
     run = client.create_run(group, run_name=f"experiment-{number}", tags={FINGERPRINT: f"{number:08x}" * 8})
     changed = {
-        "train.learning_rate": chance.choice((1e-4, 5e-4, 1e-3)),
-        "train.steps": chance.choice((1000, 2500)),
-        "sample.eta": chance.choice((0.0, 0.5, 1.0)),
-        "sample.steps": chance.choice((20, 50, 100)),
+        "train.learning_rate": generator.choice((1e-4, 5e-4, 1e-3)),
+        "train.steps": generator.choice((1000, 2500)),
+        "sample.eta": generator.choice((0.0, 0.5, 1.0)),
+        "sample.steps": generator.choice((20, 50, 100)),
         "train.seed": number,
     }
     params = {**identity.params(ROOT), **changed}
     now = run.info.start_time
     results = json.loads((ROOT / "reports/metrics.json").read_text())
     measured = {
-        f"{room}.{key}": value * chance.uniform(0.8, 1.2)
-        for room in ("classifier", "neighbours")
-        for key, value in results[room].items()
+        f"{section}.{key}": value * generator.uniform(0.8, 1.2)
+        for section in ("classifier", "neighbours")
+        for key, value in results[section].items()
     }
-    measured |= {f"more.{place}": chance.random() for place in range(25 - len(measured))}
+    measured |= {f"more.{number}": generator.random() for number in range(25 - len(measured))}
     metrics = [Metric(key, value, now, 0) for key, value in measured.items()]
     metrics += [Metric("loss", 1 / step, now + step, step) for step in range(1, POINTS + 1)]
     client.log_batch(
@@ -72,7 +72,7 @@ def write(client: MlflowClient, group: str, number: int, chance: random.Random) 
 
 
 def seconds(root: Path, *options: str) -> float:
-    """Of one `ddpm compare`, from the start of its process to its end."""
+    """The duration of one `ddpm compare`, from the start of its process to its end."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     start = time.perf_counter()

@@ -1,8 +1,9 @@
-"""What tracking costs a training: the default recipe, followed in MLflow and not, in turns of one run.
+"""Measure what tracking costs: train the default recipe with and without MLflow, in turns.
 
 python -m benchmarks.tracking --steps 500 --rounds 5
 
-Prints the ratio of the two times of each round, and their median. The store is a new database of SQLite, made before.
+Prints the ratio of the two durations of each round, and the median ratio. The store is a new SQLite database, which
+exists before the first measurement.
 """
 
 import argparse
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def seconds(settings: Params, data: Path, tracked: bool) -> float:
-    """Of the steps alone: from the first to the end of the last, with a point of the curve where the stage has one."""
+    """The duration of the optimizer steps, with a point of the loss curve and a preview where the stage has them."""
     where = device.prepare(settings.runtime)
     images = dataset.read(data)
     description = modelfile.Description(settings.diffusion, settings.network, images.image_shape, images.classes)
@@ -54,7 +55,7 @@ def seconds(settings: Params, data: Path, tracked: bool) -> float:
 
 
 def main() -> None:
-    """Alternate, and print."""
+    """Alternate and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
@@ -66,7 +67,7 @@ def main() -> None:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         dvcfile.ROOT = Path(folder)
-        seconds(settings, data, tracked=True)  # makes the database, imports MLflow, and warms up the rest
+        seconds(settings, data, tracked=True)  # creates the database, imports MLflow, and warms up
         ratios = []
         for number in range(arguments.rounds):
             both = {tracked: seconds(settings, data, tracked) for tracked in ((True, False), (False, True))[number % 2]}

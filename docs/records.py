@@ -29,6 +29,6 @@ def experiments(prefix: str, root: Path = ROOT) -> list[Experiment]:
             yaml.safe_load(identity.read(commit, "params.yaml", root)),
             json.loads(identity.read(commit, "reports/metrics.json", root)),
         )
-        for name, commit in identity.kept(root)
+        for name, commit in identity.dvc_experiments(root)
         if name.startswith(prefix)
     ]

@@ -1,4 +1,4 @@
-"""Experiments into MLflow by hand: the one here, and those that DVC keeps; each only with results of its own."""
+"""Publish experiments in MLflow: the one here and those that DVC keeps, each only with its own results."""
 
 import tempfile
 from collections.abc import Callable
@@ -9,13 +9,11 @@ from ddpm.params import Params
 from lab.experiment import identity
 from lab.tracking import publish
 
-_NOTHING = "there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`"
-
 
 def here(params: Params) -> bool:
-    """Publish the experiment here; True when that worked. Raises `UsageError` where its results are not its own."""
+    """Publish the experiment here; return whether that succeeded. Raises `UsageError` if its results are outdated."""
     if not Path("reports/metrics.json").is_file():
-        raise UsageError(_NOTHING)
+        raise UsageError("there is no reports/metrics.json to publish: run `dvc repro` first, or `dvc pull`")
     if changes := identity.outdated():
         listed = "".join(f"\n  {change}" for change in changes)
         raise UsageError(
@@ -24,10 +22,10 @@ def here(params: Params) -> bool:
     return publish.publish(params)
 
 
-def everything(params: Params, tell: Callable[[str], None]) -> int | None:
-    """Publish the experiment here and all that DVC keeps, and tell of those that are left out; return how many.
+def everything(params: Params, report: Callable[[str], None]) -> int | None:
+    """Publish the experiment here and all that DVC keeps, `report` those that are left out, and return their number.
 
-    None once MLflow could not be written: the next ones would wait for it as long. Raises `UsageError` without git.
+    None once MLflow could not be written: the next ones would fail as slowly. Raises `UsageError` without git.
     """
     published = 0
     try:
@@ -35,12 +33,12 @@ def everything(params: Params, tell: Callable[[str], None]) -> int | None:
             return None
         published += 1
     except UsageError as error:
-        tell(str(error))
-    for name, commit in identity.kept():
+        report(str(error))
+    for name, commit in identity.dvc_experiments():
         with tempfile.TemporaryDirectory() as folder:
             identity.check_out(commit, Path(folder))
-            if unfit := _unfit(Path(folder)):
-                tell(f"{name} is not published: {unfit}")
+            if problems := _problems(Path(folder)):
+                report(f"{name} is not published: {problems}")
             elif publish.publish(params, Path(folder), name, commit):
                 published += 1
             else:
@@ -48,8 +46,8 @@ def everything(params: Params, tell: Callable[[str], None]) -> int | None:
     return published
 
 
-def _unfit(folder: Path) -> str:
-    """Why the files in `folder` are not the whole of an experiment; nothing where they are."""
+def _problems(folder: Path) -> str:
+    """The reasons why the results in `folder` are not those of its experiment; empty where they are."""
     try:
         return "; ".join(identity.outdated(folder))
     except (UsageError, OSError) as error:

@@ -87,7 +87,7 @@ def _entries(folder: Path) -> dict[str, Any]:
     return dict(dvcfile.parsed(folder / "dvc.lock")["stages"])
 
 
-def kept(root: Path = Path()) -> list[tuple[str, str]]:
+def dvc_experiments(root: Path = Path()) -> list[tuple[str, str]]:
     """The name and the commit of each experiment that DVC keeps in this repository, sorted by name.
 
     Experiments of different baselines may share a name. Raises `UsageError` without git.

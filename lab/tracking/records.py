@@ -1,4 +1,4 @@
-"""What MLflow knows of the experiments: the reading half of tracking."""
+"""The experiments as MLflow has them, for comparing them."""
 
 import json
 import math
@@ -19,21 +19,20 @@ from lab.tracking.run import EXTRACTOR, FINGERPRINT
 
 
 class Records:
-    """What MLflow knows of the experiments. The methods raise `UsageError` where it does not answer."""
+    """The runs of an MLflow experiment. Methods raise `UsageError` where the store cannot be read."""
 
     def __init__(self, settings: Tracking) -> None:
-        """A connection is made when it is first needed; a store of SQLite that is not there is not created."""
+        """Connect when it is first needed; a SQLite database that does not exist is not created."""
         self.uri = store.uri(settings)
         self.group = settings.experiment
-        path = self.uri.removeprefix("sqlite:///")
-        self._empty = path != self.uri and not Path(path).exists()
         self._client = cache(partial(store.connect, settings))
 
     def experiments(self) -> list[Experiment]:
-        """All but the deleted, newest first."""
-        if self._empty:
+        """All experiments that are not deleted, newest first."""
+        path = self.uri.removeprefix("sqlite:///")
+        if path != self.uri and not Path(path).exists():
             return []
-        with self._answering():
+        with self._readable_errors():
             return [
                 Experiment(
                     name=run.info.run_name or "",
@@ -41,7 +40,7 @@ class Records:
                     status=run.info.status.lower(),
                     started=run.info.start_time / 1000,
                     params={key: _decoded(value) for key, value in run.data.params.items()},
-                    metrics={key: _unbounded(value) for key, value in run.data.metrics.items()},
+                    metrics={key: _infinite(value) for key, value in run.data.metrics.items()},
                     extractor=run.data.tags.get(EXTRACTOR, ""),
                     id=run.info.run_id,
                 )
@@ -50,35 +49,35 @@ class Records:
 
     def loss(self, id: str) -> list[tuple[int, float]]:
         """The loss curve of an experiment: steps and values."""
-        with self._answering():
+        with self._readable_errors():
             return sorted((point.step, point.value) for point in self._client().get_metric_history(id, "loss"))
 
     def samples(self, id: str, folder: Path) -> Path | None:
-        """The grid of samples, brought into a folder; None where it is not drawn yet, damaged, or kept out of reach."""
+        """Download the grid of samples into a folder; None where it is missing, damaged or out of reach."""
         folder.mkdir(parents=True)
         try:
             path = Path(self._client().download_artifacts(id, "reports/samples.png", str(folder)))
             with Image.open(path) as picture:
                 picture.verify()
-        except Exception:  # each kind of artifact store has its own
+        except Exception:  # each kind of artifact store raises its own
             return None
         return path
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _readable_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # MLflow's own, the database's, the network's
+        except Exception as error:  # of MLflow, of the database, of the network
             raise UsageError(f"MLflow at {store.masked(self.uri)} cannot be read: {store.reason(error)}") from error
 
 
-def _unbounded(value: float) -> float:
-    """A metric as it was before a database without infinities kept it."""
+def _infinite(value: float) -> float:
+    """A metric that was infinite before MLflow's database clipped it."""
     return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
 
 
 def _decoded(value: str) -> Any:
-    """A parameter as it was before `lab.tracking.run` wrote it."""
+    """A parameter as it was before `Run.describe` encoded it."""
     try:
         return json.loads(value)
     except ValueError:

@@ -1,7 +1,7 @@
 """One MLflow run per experiment, found or created by the experiment's fingerprint.
 
-Files are the truth and MLflow a projection of them. Writing a run again adds nothing: every point carries a timestamp
-that follows from the run's start and its step, so a repeated one is the same point.
+MLflow holds what the files hold, so that writing a run again adds nothing: the timestamp of a point follows from the
+start of the run and the step, so a repeated point is the same point.
 """
 
 import json
@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 FINGERPRINT = "ddpm.fingerprint"
 MODEL = "ddpm.model"
 EXTRACTOR = "ddpm.extractor"
-_BATCH = 1000  # metrics that MLflow takes in one call
+_METRICS_PER_CALL = 1000  # MLflow's limits
+_PARAMS_PER_CALL = 100
 _SPEED = "images_per_second"
 
 
 class Run:
-    """An MLflow run, and what is written to it."""
+    """An MLflow run to write to."""
 
     def __init__(self, client: "MlflowClient", run: "MlflowRun") -> None:
         self.client = client
@@ -37,13 +39,12 @@ class Run:
         self.tags: dict[str, str] = run.data.tags
         self._metrics: dict[str, float] = run.data.metrics
         self._start: int = run.info.start_time
-        self._timed: int | None = None  # the last step whose speed an earlier attempt has written
 
     @classmethod
     def open(cls, settings: Tracking, fingerprint: str, name: str | None = None) -> "Run":
-        """Find the experiment's run or create it."""
+        """Find or create the run of an experiment, and name it."""
+        client = store.connect(settings)
         with store.lock():
-            client = store.client(store.uri(settings))
             group = store.experiment_id(client, settings.experiment)
             found = client.search_runs([group], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
             run = found[0] if found else client.create_run(group, tags={FINGERPRINT: fingerprint})
@@ -52,19 +53,19 @@ class Run:
         return cls(client, run)
 
     def describe(self, folder: Path, tags: Mapping[str, str]) -> None:
-        """Parameters, and tags that say where the experiment comes from."""
+        """Log the parameters in `folder`, and tags."""
         from mlflow.entities import Param, RunTag
 
         params = [
             Param(key, value if isinstance(value, str) else json.dumps(value))
             for key, value in identity.params(folder).items()
         ]
-        for first in range(0, len(params), 100):  # MLflow's limit
-            self.client.log_batch(self.id, params=params[first : first + 100])
+        for first in range(0, len(params), _PARAMS_PER_CALL):
+            self.client.log_batch(self.id, params=params[first : first + _PARAMS_PER_CALL])
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def points(self, points: Sequence[Mapping[str, float]]) -> None:
-        """Metrics at their steps."""
+    def log(self, points: Sequence[Mapping[str, float]]) -> None:
+        """Log metrics: each point has a `step` and the values at that step."""
         from mlflow.entities import Metric
 
         metrics = [
@@ -73,35 +74,36 @@ class Run:
             for key, value in point.items()
             if key != "step"
         ]
-        for first in range(0, len(metrics), _BATCH):
-            self.client.log_batch(self.id, metrics=metrics[first : first + _BATCH])
+        for first in range(0, len(metrics), _METRICS_PER_CALL):
+            self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS_PER_CALL])
 
-    def tells_otherwise(self, measured: Mapping[str, float], model_digest: str) -> bool:
-        """Whether the run has other results of the same experiment, as another machine's rounding gives them.
+    def log_speed(self, step: float, images_per_second: float) -> None:
+        """Log the speed at a step, unless an earlier attempt has reached it: a speed never repeats exactly."""
+        if step > self._last_timed_step:
+            self.log([{"step": step, _SPEED: images_per_second}])
 
-        MLflow takes no point back, and of two values at one time it shows the larger.
+    @cached_property
+    def _last_timed_step(self) -> int:
+        return max((point.step for point in self.client.get_metric_history(self.id, _SPEED)), default=-1)
+
+    def has_different_results(self, measured: Mapping[str, float], model_digest: str) -> bool:
+        """Whether the run has other results of this experiment, because another machine rounds differently.
+
+        MLflow cannot remove a point, and of two values with one timestamp it shows the larger.
         """
-        known = [(self._metrics[key], value) for key, value in measured.items() if key in self._metrics]
+        logged = [(self._metrics[key], value) for key, value in measured.items() if key in self._metrics]
         return self.tags.get(MODEL, model_digest) != model_digest or any(
-            told != _stored(value) and not math.isnan(value) for told, value in known
+            old != _finite(new) and not math.isnan(new) for old, new in logged
         )
 
-    def speed(self, step: float, images_per_second: float) -> None:
-        """How fast training was, at a step that no earlier attempt has reached: it is never twice the same."""
-        if self._timed is None:
-            history = self.client.get_metric_history(self.id, _SPEED)
-            self._timed = max((point.step for point in history), default=-1)
-        if step > self._timed:
-            self.points([{"step": step, _SPEED: images_per_second}])
-
-    def status(self, status: str) -> None:
-        """RUNNING, FINISHED or FAILED."""
+    def set_status(self, status: str) -> None:
+        """Set RUNNING, FINISHED or FAILED."""
         if status == "RUNNING":
             self.client.update_run(self.id, status)
         else:
             self.client.set_terminated(self.id, status)
 
 
-def _stored(value: float) -> float:
-    """A metric as a database of MLflow gives it back: without infinities."""
+def _finite(value: float) -> float:
+    """A metric as MLflow's database returns it, without infinities."""
     return max(-sys.float_info.max, min(sys.float_info.max, value))

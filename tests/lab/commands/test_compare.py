@@ -40,14 +40,14 @@ EXPERIMENTS: list[dict[str, Any]] = [
 ]
 
 
-def record(client: Any, group: str, place: int, folder: Path) -> None:
+def record(client: Any, group: str, index: int, folder: Path) -> None:
     """One of the experiments, as `publish` and `live` write it."""
     from mlflow.entities import Metric, Param
 
-    experiment = EXPERIMENTS[place]
-    tags = {FINGERPRINT: f"{place}" * 64, EXTRACTOR: "e" * 64}
+    experiment = EXPERIMENTS[index]
+    tags = {FINGERPRINT: f"{index}" * 64, EXTRACTOR: "e" * 64}
     run = client.create_run(
-        group, start_time=1_000_000 * (place + 1), run_name=experiment["name"], tags=tags
+        group, start_time=1_000_000 * (index + 1), run_name=experiment["name"], tags=tags
     ).info.run_id
     values = SHARED | experiment["params"]
     params = [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
@@ -57,7 +57,7 @@ def record(client: Any, group: str, place: int, folder: Path) -> None:
     if experiment["name"] == "deleted":
         client.delete_run(run)
     elif "fid" in experiment:
-        Image.new("L", (4, 4), 50 * place).save(folder / "samples.png")
+        Image.new("L", (4, 4), 50 * index).save(folder / "samples.png")
         client.log_artifact(run, str(folder / "samples.png"), "reports")
         client.set_terminated(run)
 
@@ -74,8 +74,8 @@ def filled(first_publication: tuple[Path, str], tmp_path_factory: pytest.TempPat
     shutil.copy(first_publication[0], folder / "mlflow.db")
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     group = client.create_experiment("ddpm", artifact_location=(folder / "mlartifacts").as_uri())
-    for place in range(len(EXPERIMENTS)):
-        record(client, group, place, folder)
+    for index in range(len(EXPERIMENTS)):
+        record(client, group, index, folder)
     return folder
 
 
@@ -101,7 +101,7 @@ def rows(*arguments: object) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("store")
-def test_the_table_has_what_differs_and_the_best_newest_first() -> None:
+def test_the_table_shows_differences_marks_the_best_and_begins_with_the_newest() -> None:
     assert rows() == [
         ["going (running)", "[1, 2]", "1.0e-05", "0.0", "-", "-"],
         ["<b>wide</b>", "[1, 4]", "-", "0.0", "1", "9*"],
@@ -117,14 +117,14 @@ def test_experiments_are_chosen_by_name_and_sorted_by_a_metric() -> None:
 
 @pytest.mark.parametrize("options", [["nobody"], ["--metric", "fid"]])
 @pytest.mark.usefixtures("store")
-def test_what_is_not_there_is_one_message(options: list[str]) -> None:
+def test_a_missing_experiment_or_metric_is_one_message(options: list[str]) -> None:
     result = run(*options)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("ddpm: ")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_the_file_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -> None:
+def test_csv_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -> None:
     assert run("--csv", tmp_path / "table.csv").exit_code == 0
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -138,12 +138,14 @@ def test_the_file_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("store")
-def test_the_file_may_be_what_is_printed(tmp_path: Path) -> None:
+def test_csv_can_be_printed(tmp_path: Path) -> None:
     assert run("--csv", tmp_path / "table.csv").exit_code == 0
     assert run("--csv", "-").stdout == (tmp_path / "table.csv").read_text()
 
 
-def test_files_are_written_from_where_one_stands(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_working_directory(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (store / "recipes/below").mkdir(exist_ok=True)
     monkeypatch.chdir(store / "recipes/below")
     assert run("--csv", "table.csv", "--html", tmp_path / "page.html").exit_code == 0
@@ -152,11 +154,11 @@ def test_files_are_written_from_where_one_stands(store: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("option", ["--csv", "--html"])
-def test_a_place_where_no_file_can_be_written_is_one_message(option: str, store: Path) -> None:
-    for place, why in ((store, "a folder or a device of that name is in the way"), ("/dev/stdout", "a folder or")):
-        result = run(option, place)
+def test_a_path_that_cannot_be_written_is_one_message(option: str, store: Path) -> None:
+    for path, why in ((store, "a folder or a device of that name is in the way"), ("/dev/stdout", "a folder or")):
+        result = run(option, path)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith(f"ddpm: {place}: {why}")
+        assert result.stderr.startswith(f"ddpm: {path}: {why}")
 
 
 def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) -> None:
@@ -170,11 +172,11 @@ def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("repository")
-def test_the_password_of_a_store_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_of_a_store_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
-    said = run().stderr
-    assert said.startswith("ddpm: MLflow at http://...@127.0.0.1:9 cannot be read: ")
-    assert "secret" not in said
+    printed = run().stderr
+    assert printed.startswith("ddpm: MLflow at http://...@127.0.0.1:9 cannot be read: ")
+    assert "secret" not in printed
 
 
 @pytest.mark.usefixtures("store")
@@ -202,7 +204,7 @@ def test_the_page_has_the_table_the_samples_and_the_curves(tmp_path: Path) -> No
     assert "&lt;b&gt;wide&lt;/b&gt;" in page
 
 
-def test_a_table_of_no_experiments_says_how_to_get_some(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_table_says_how_to_get_experiments(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     result = run()
     assert result.exit_code == 1
@@ -223,7 +225,7 @@ def test_a_server_that_is_down_is_one_message_soon(repository: Path) -> None:
     assert result.stderr.startswith("ddpm: MLflow at http://127.0.0.1:9 cannot be read: ")
 
 
-def test_a_table_does_not_wait_for_torch_and_matplotlib() -> None:
+def test_comparing_does_not_import_torch_and_matplotlib() -> None:
     script = "import sys, lab.commands.app, lab.commands.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
     imported = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert imported.stdout == "set()\n"

@@ -30,7 +30,7 @@ def test_experiments_of_one_name_and_two_baselines_are_two(tmp_path: Path) -> No
     git(tmp_path, "update-ref", f"refs/exps/aa/{'1' * 38}/same", commits[0])
     git(tmp_path, "update-ref", f"refs/exps/bb/{'2' * 38}/same", commits[1])
     git(tmp_path, "update-ref", "refs/exps/celery/stash", commits[2])
-    assert identity.kept(tmp_path) == sorted([("same", commits[0]), ("same", commits[1])])
+    assert identity.dvc_experiments(tmp_path) == sorted([("same", commits[0]), ("same", commits[1])])
 
 
 def test_parameters_code_and_data_change_the_fingerprint_and_the_report_does_not(
@@ -50,7 +50,7 @@ def test_parameters_code_and_data_change_the_fingerprint_and_the_report_does_not
 
 def test_without_git_there_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a git repository"):
-        identity.kept(tmp_path)
+        identity.dvc_experiments(tmp_path)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ stages:
 """
 PARAMS = "train:\n  steps: 100\n  rate: 0.1\nruntime:\n  threads: 2\n  device: cpu\n"
 MACHINE = {"torch": "2", "device": "cpu"}
-STATE = save({}, {"ddpm": "{}"})  # the least that is a tensor file of this project
+STATE = save({}, {"ddpm": "{}"})  # the smallest tensor file of this project
 HOLDER = """
 import sys
 from lab.experiment import state
@@ -62,7 +62,7 @@ def fingerprint() -> str:
 
 
 def finished(name: str, step: int, age: int) -> StateFolder:
-    """A training that ended `age` seconds before all else."""
+    """A training that finished, with a state that is `age` seconds old."""
     with state.folder(name, resume=True) as saved:
         saved.save(step, write())
         os.utime(saved.states[step], (1e9 - age, 1e9 - age))
@@ -79,7 +79,7 @@ def test_settings_that_are_not_in_use_do_not_change_the_fingerprint(root: Path) 
 
 
 @pytest.mark.usefixtures("root")
-def test_saving_leaves_only_the_last_state_and_those_after_it() -> None:
+def test_saving_removes_the_states_before_it_only() -> None:
     with state.folder("abc", resume=True) as saved:
         saved.save(200, write())
         saved.save(40, write())
@@ -89,7 +89,7 @@ def test_saving_leaves_only_the_last_state_and_those_after_it() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_a_state_that_could_not_be_written_costs_none_before_it() -> None:
+def test_a_state_that_cannot_be_written_removes_no_earlier_one() -> None:
     def fail(path: Path) -> None:
         raise OSError(f"no space left for {path}")
 
@@ -101,7 +101,7 @@ def test_a_state_that_could_not_be_written_costs_none_before_it() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_the_latest_state_is_the_last_within_the_steps_asked_for() -> None:
+def test_the_latest_state_is_the_last_within_the_given_steps() -> None:
     with state.folder("abc", resume=True) as saved:
         assert saved.latest(100) is None
         for step in (1500, 200, 90):
@@ -112,7 +112,7 @@ def test_the_latest_state_is_the_last_within_the_steps_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_states_last_over_opening_again_and_not_over_a_new_start() -> None:
+def test_opening_the_folder_again_keeps_its_states_and_a_new_start_does_not() -> None:
     finished("abc", 100, age=0)
     with state.folder("abc", resume=True) as saved:
         assert saved.latest(100) is not None
@@ -133,7 +133,7 @@ def test_a_training_is_finished_until_it_is_extended() -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_a_shorter_training_leaves_a_longer_one_what_it_was() -> None:
+def test_a_shorter_training_does_not_change_the_status_of_a_longer_one() -> None:
     with state.folder("abc", resume=True) as saved:
         saved.save(216, write())
         saved.save(20, write())
@@ -148,11 +148,11 @@ def test_a_shorter_training_leaves_a_longer_one_what_it_was() -> None:
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("note", ["", '{"step"', "[]", "{}", "null"])
-def test_a_training_with_a_broken_note_is_unfinished_until_it_finishes_again(note: str) -> None:
+def test_a_training_with_a_broken_finished_file_is_unfinished_until_it_finishes_again(note: str) -> None:
     saved = finished("abc", 100, age=0)
     (saved.path / "finished.json").write_text(note)
     assert saved.status == "unfinished at step 100"
-    finished("another", 100, age=0)  # which looks at all
+    finished("another", 100, age=0)  # reads the files of all
     assert finished("abc", 100, age=0).status == "finished at step 100"
 
 
@@ -171,22 +171,26 @@ def test_a_broken_state_is_an_error_that_says_what_to_do() -> None:
 
 
 @pytest.mark.usefixtures("root")
-@pytest.mark.parametrize(("kept", "resume", "told"), [(True, True, True), (False, True, False), (True, False, False)])
-def test_an_interrupted_training_says_that_it_continues_where_it_does(kept: bool, resume: bool, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("saves", "resume", "announced"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_the_message_of_an_interrupted_training_announces_resuming_where_it_is_possible(
+    saves: bool, resume: bool, announced: bool
+) -> None:
     def training() -> None:
         with state.folder("abc", resume) as saved:
-            if kept:
+            if saves:
                 saved.save(7, write())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as interrupt:
         training()
-    assert ("the same command continues" in str(interrupt.value)) is told
+    assert ("the same command continues" in str(interrupt.value)) is announced
     assert state.folders()[0].remove() is True  # the lock is free
 
 
 @pytest.mark.usefixtures("root")
-def test_the_newest_three_finished_trainings_stay_and_all_unfinished_ones() -> None:
+def test_the_newest_three_finished_trainings_and_all_unfinished_ones_stay() -> None:
     with state.folder("unfinished", resume=True) as saved:
         saved.save(1, write())
         os.utime(saved.states[1], (0, 0))
@@ -255,19 +259,19 @@ def test_a_second_process_waits_and_then_finds_the_states_of_the_first(
         assert first.stdout is not None
         assert first.stdout.readline() == "locked\n"
         assert StateFolder(root / ".ckpt/abc").remove() is False
-        told: list[str] = []
+        printed: list[str] = []
 
-        def tell(message: str, **_: object) -> None:  # where the stage prints; only now may the first go on
-            told.append(message)
+        def show(message: str, **_: object) -> None:  # where the stage prints; only now may the first go on
+            printed.append(message)
             print("go on", file=first.stdin, flush=True)
 
-        monkeypatch.setattr(state, "print", tell, raising=False)
+        monkeypatch.setattr(state, "print", show, raising=False)
         with state.folder("abc", resume=True) as saved:
             assert saved.states[7].read_bytes() == b"theirs"
-    assert [message.split(";")[0] for message in told] == ["another process is training exactly this"]
+    assert [message.split(";")[0] for message in printed] == ["another process runs the same training"]
 
 
-def test_age_is_told_in_hours_then_in_days(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_is_given_in_hours_then_in_days(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state.time, "time", lambda: 1e9)
     assert state.age(1e9 - 1.5 * 3600) == "1.5 h ago"
     assert state.age(1e9 - 72 * 3600) == "3 d ago"

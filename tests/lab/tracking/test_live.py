@@ -60,8 +60,13 @@ def test_a_resumed_training_repeats_no_point_of_its_curve(root: Path) -> None:
 
 
 def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> None:
-    with pytest.raises(KeyError, match="step"):
-        follow([POINTS[0], {"loss": 0.5}])
+    def training() -> None:
+        with live.live(params(), DIGEST) as run:
+            run.log(POINTS[0], images_per_second=1.0)
+            raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        training()
     [failed] = runs(root)
     assert failed.info.status == "FAILED"
     assert len(history(root, "loss")) == 1
