@@ -1,7 +1,7 @@
-"""How every stage begins and ends.
+"""The start and the end of every stage: arguments, errors, and the check that its inputs did not change.
 
-`note_inputs` takes the digests of all that the running stage depends on before its code is imported. DVC takes them
-when the command has ended: it would record code that was edited meanwhile as the source of the old output.
+`note_inputs` takes the digests of all inputs before the code of the stage is imported. DVC takes them after the command
+has ended, and so would record code that was edited meanwhile as the source of the output.
 """
 
 import argparse
@@ -17,22 +17,22 @@ from tqdm import tqdm
 
 from lab.experiment import dvcfile
 
-_STAGE = os.environ.get("DVC_STAGE")  # None where a person runs the stage
+_STAGE = os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
 _noted: dict[str, Any] = {}
-_began = time.monotonic()
+_start = time.monotonic()
 
 
 def note_inputs() -> None:
-    """Remember the running stage's parameters and the digests of its dependencies."""
+    """Record the parameters of the running stage and the digests of its dependencies."""
     if _STAGE:
         _noted.update(dvcfile.observed(_STAGE))
 
 
 def run(stage: Callable[..., None]) -> None:
-    """Run a stage on params.yaml and the paths of the command line, one `--name PATH` per parameter of its function.
+    """Run a stage with params.yaml and the paths of the command line: one `--name PATH` per parameter of its function.
 
-    A `UsageError` or an interruption ends the process with one message. Under DVC, so does an input that changed while
-    the stage ran.
+    The process ends with one message after a `UsageError` or an interruption, and, under DVC, where an input changed
+    while the stage ran.
     """
     from ddpm.errors import UsageError
     from ddpm.params import load
@@ -45,12 +45,12 @@ def run(stage: Callable[..., None]) -> None:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{name}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        sys.exit(130)  # as of a shell's command that Ctrl-C ended, so that DVC records nothing
+        sys.exit(130)  # the exit status after Ctrl-C, with which DVC records nothing
     _end(name)
 
 
 def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
-    """A progress bar; its method `update` is what functions take as `progress`."""
+    """Create a progress bar, whose method `update` serves as `progress`. `done` units are done already."""
     return tqdm(total=total, initial=done, desc=description, unit=unit, mininterval=1)
 
 
@@ -63,7 +63,7 @@ def _paths(stage: Callable[..., None]) -> dict[str, Path]:
 
 
 def _end(name: str) -> None:
-    """Fail if an input changed while the stage ran, else record how long it took."""
+    """Fail if an input changed while the stage ran, else record the duration of the stage."""
     from lab.experiment import journal
 
     if not _STAGE:
@@ -71,4 +71,4 @@ def _end(name: str) -> None:
     now = dvcfile.observed(_STAGE)
     if changed := sorted(key for key in _noted.keys() | now.keys() if _noted.get(key) != now.get(key)):
         sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran; its outputs fit neither, run it again")
-    journal.record(_STAGE, _noted, time.monotonic() - _began)
+    journal.record(_STAGE, _noted, time.monotonic() - _start)

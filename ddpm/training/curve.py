@@ -10,7 +10,7 @@ COLUMNS = ("step", "loss", "gradient_norm", "learning_rate")
 
 
 class DivergedError(UsageError):
-    """Training met a loss or gradient that is not a finite number; `step` says where first."""
+    """A loss or a gradient is not a finite number; `step` is the first such optimizer step."""
 
     def __init__(self, step: int) -> None:
         super().__init__(
@@ -21,9 +21,9 @@ class DivergedError(UsageError):
 
 
 class LossCurve:
-    """Collects records and turns each window of `log_every` steps into a point: its last step and its means.
+    """Turns each window of `log_every` records into a point: the last step, and means over the window.
 
-    `add` never waits for the device; `points` and `state` do.
+    `add` never waits for the device; the other methods do.
     """
 
     def __init__(self, log_every: int, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class LossCurve:
         self._window = torch.zeros(6, dtype=torch.float64, device=device)
 
     def add(self, record: Record) -> bool:
-        """Take in one step; True when it ends a window."""
+        """Add the record of a step; return whether it ends a window."""
         window = self._window
         bad = ~torch.isfinite(record.loss + record.gradient_norm)
         window[5] = torch.where((window[5] == 0) & bad, record.step, window[5])
@@ -54,22 +54,22 @@ class LossCurve:
             raise DivergedError(step)
 
     def points(self) -> list[dict[str, float]]:
-        """All points in order, the window still open included, as COLUMNS says."""
+        """All points in order, with the columns COLUMNS; the last may be of an incomplete window."""
         return [_named(row) for row in self._points + ([self._point()] if self._window[4] else [])]
 
     def last(self) -> dict[str, float]:
-        """The point of the last window that ended."""
+        """The point of the last complete window."""
         return _named(self._points[-1])
 
     def state(self) -> dict[str, Tensor]:
-        """What resuming needs: the finished points (P, 4) and the open window (6,), float64."""
+        """The state to resume from: the points of complete windows (P, 4) and the open window (6,), float64."""
         points = (
             torch.stack([p.cpu() for p in self._points]) if self._points else torch.zeros(0, 4, dtype=torch.float64)
         )
         return {"points": points, "window": self._window.cpu().clone()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from a result of `state`."""
         self._points = list(state["points"])
         self._window.copy_(state["window"])
 

@@ -1,4 +1,4 @@
-"""Compare the experiments that MLflow knows: a table in the terminal, a CSV file, a page."""
+"""Compare the experiments in MLflow: a table in the terminal, a CSV file, a page."""
 
 import json
 import tempfile
@@ -21,16 +21,16 @@ from lab.tracking import store
 from lab.tracking.records import Records
 
 _GAP = 2  # between columns
-_NO_LIMIT = 100_000
+_UNLIMITED = 100_000  # columns of text, where the output is no terminal
 
 
 def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> comparison.Table:
-    """The tracked experiments of these names, or all. Raises `UsageError` where there are none."""
+    """The table of the experiments with these names, or of all. Raises `UsageError` where there are none."""
     experiments = records.experiments()
     if not experiments:
         raise UsageError(
             f"no experiment is tracked as {records.group} in {store.masked(records.uri)}: "
-            f"make one with `dvc repro`, or bring those that DVC keeps there with `ddpm publish --all`"
+            f"run one with `dvc repro`, or publish those that DVC keeps with `ddpm publish --all`"
         )
     chosen = comparison.select(experiments, names)
     comparison.check_metrics(chosen, metrics)
@@ -49,9 +49,9 @@ class _Column:
 
 
 def show(table: comparison.Table, console: Console) -> None:
-    """Print the table; on a terminal only the parameters that it has room for, the others by name."""
+    """Print the table; on a terminal with the parameters that fit, and the names of the others."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=_NO_LIMIT)
+        console = Console(file=console.file, width=_UNLIMITED)
     names = _Column("experiment", [Text(text) for text in _named(table)])
     metrics = [_metric(key, cells) for key, cells in table.metrics.items()]
     shown, hidden = _fitting(table.params, console.width - sum(column.width for column in [names, *metrics]))
@@ -61,7 +61,7 @@ def show(table: comparison.Table, console: Console) -> None:
 
 
 def _named(table: comparison.Table) -> Iterator[str]:
-    """Names, with what keeps an experiment from being complete."""
+    """The names, with the status of experiments that are not finished."""
     for name, one in zip(table.names, table.experiments, strict=True):
         yield name if one.status == "finished" else f"{name} ({one.status})"
 
@@ -72,7 +72,7 @@ def _metric(key: str, cells: Sequence[comparison.Cell]) -> _Column:
 
 
 def _fitting(params: Mapping[str, Sequence[str]], room: int) -> tuple[list[_Column], list[str]]:
-    """The columns that fit, and the keys of those that do not."""
+    """The columns that fit into `room` characters, and the keys of those that do not."""
     shown: list[_Column] = []
     hidden: list[str] = []
     for key, values in params.items():
@@ -86,7 +86,7 @@ def _fitting(params: Mapping[str, Sequence[str]], room: int) -> tuple[list[_Colu
 
 
 def _head(key: str) -> str:
-    """A dotted key in as many lines as it has parts: a column is often narrower than its key."""
+    """A dotted key with one part per line: a column is often narrower than its key."""
     return key.replace(".", ".\n")
 
 
@@ -104,12 +104,12 @@ def _remarks(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
     if any(cell.best for cells in table.metrics.values() for cell in cells):
         yield "* the best"
     if hidden:
-        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html have them."
+        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html show them."
     yield from table.notes
 
 
 def csv(table: comparison.Table) -> str:
-    """A line per experiment: the parameters that differ and every metric, as exactly as MLflow has them."""
+    """The table as CSV, a line per experiment: the parameters that differ and every metric, with all digits."""
     metrics = sorted({key for one in table.experiments for key in one.metrics})
     rows = [
         {
@@ -117,7 +117,7 @@ def csv(table: comparison.Table) -> str:
             "fingerprint": one.fingerprint,
             "status": one.status,
             "started": datetime.fromtimestamp(one.started, UTC).isoformat(timespec="seconds"),
-            **{key: _exact(one.params[key]) if key in one.params else None for key in table.params},
+            **{key: _encoded(one.params[key]) if key in one.params else None for key in table.params},
             **{key: one.metrics.get(key) for key in metrics},
         }
         for name, one in zip(table.names, table.experiments, strict=True)
@@ -126,7 +126,7 @@ def csv(table: comparison.Table) -> str:
 
 
 def page(table: comparison.Table, records: Records, sorted_by: str | None) -> str:
-    """The page of the table, and of its first experiments the samples and the loss curves."""
+    """The page of the table, with the samples and the loss curves of the first experiments."""
     from lab.pages import comparison_page
 
     shown = table.experiments[: comparison_page.MOST]
@@ -137,5 +137,5 @@ def page(table: comparison.Table, records: Records, sorted_by: str | None) -> st
         return comparison_page.page(table, drawn, sorted_by)
 
 
-def _exact(value: Any) -> str:
+def _encoded(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -41,7 +41,7 @@ def declared_params(
 
 
 def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
-    """The sha256 of each file that a stage depends on, by path; in folders only of code and tensors."""
+    """The sha256 of each file that a stage depends on, by path; of folders the code, as in .dvcignore, and tensors."""
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency

@@ -1,9 +1,9 @@
-"""Where interrupted training continues: .ckpt/<fingerprint>/ in the repository, one writer at a time.
+"""Resumable training state in .ckpt/<fingerprint>/ of the repository, with one writer at a time.
 
 The fingerprint hashes all that determines the training: declared parameters, code, data, torch and the kind of device.
-So nothing that changed is ever continued, and two experiments with the same training share it. It is no output of
-DVC's: those are removed before the command runs. The last state stays when training has finished, because a kill
-between the command's end and DVC's record would lose it, and because a larger train.steps continues from it.
+A training with any change therefore starts anew, and two experiments with the same training share the folder. The
+folder is no output of DVC, because DVC removes outputs before the command runs. The last state stays when training has
+finished: DVC has not recorded the outputs yet, and a larger train.steps continues from it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
 
-KEPT = 3  # finished trainings whose last state stays
+_FINISHED_STATES = 3  # finished trainings whose last state stays
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class StateFolder:
 
     @property
     def states(self) -> dict[int, Path]:
-        """The states that are there, by step, rising."""
+        """The paths of the states by step, in increasing order."""
         found = self.path.glob("step-*.safetensors")
         return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in found))
 
     @property
     def finished(self) -> bool:
-        """Whether the training that came farthest reached its end. A broken note says nothing."""
+        """Whether the last state is that of a finished training; False where finished.json is broken."""
         try:
             step = json.loads((self.path / "finished.json").read_text())["step"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -51,7 +51,7 @@ class StateFolder:
 
     @property
     def status(self) -> str:
-        """For people: empty, finished at a step, or unfinished at one."""
+        """Text for people: empty, finished at a step, or unfinished at a step."""
         if not self.states:
             return "empty"
         return f"{'finished' if self.finished else 'unfinished'} at step {max(self.states)}"
@@ -59,42 +59,40 @@ class StateFolder:
     def latest(self, steps: int) -> Path | None:
         """The last state that a training of `steps` steps can continue from.
 
-        Raises `UsageError` where it is broken: to fall back in silence could throw days of training away.
+        Raises `UsageError` where it is broken: an earlier state in its place could lose days of training.
         """
-        from ddpm import files
-
         path = next((path for step, path in reversed(self.states.items()) if step <= steps), None)
         try:
             if path is not None:
                 files.read_metadata(path)
         except UsageError as error:
-            raise UsageError(f"{error}; remove that file, or begin anew with -S runtime.resume=false") from error
+            raise UsageError(f"{error}; remove that file, or start anew with -S runtime.resume=false") from error
         return path
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Add a state, then remove those before it."""
+        """Write a state with `write(path)`, then remove the earlier ones."""
         write(self.path / f"step-{step:08d}.safetensors")
         for earlier, path in self.states.items():
             if earlier < step:
                 path.unlink()
 
     def snapshot(self, step: int) -> Path:
-        """Where the weights of a step lie that are kept whatever follows; the folder is there."""
+        """The path for the weights of a step, which later states do not replace. Its folder exists."""
         folder = self.path / "snapshots"
         folder.mkdir(exist_ok=True)
         return folder / f"{step:08d}.safetensors"
 
     def finish(self, step: int) -> None:
-        """Note that training is complete, and keep the newest few such folders."""
-        if not self.finished:  # else the note may be of a longer training, whose state is here still
+        """Record that training is finished, and remove the oldest folders of finished trainings."""
+        if not self.finished:  # else finished.json may be that of a longer training, whose state is still here
             files.write_text(self.path / "finished.json", json.dumps({"step": step}))
         done = sorted((f for f in folders() if f.finished), key=lambda f: f.modified, reverse=True)
-        for folder in done[KEPT:]:
+        for folder in done[_FINISHED_STATES:]:
             folder.remove()
 
     @property
     def modified(self) -> float:
-        """When a state was last written, seconds since the epoch; 0 without one."""
+        """The time at which a state was last written, seconds since the epoch; 0 without a state."""
         return max((status.st_mtime for status in self._files("step-*")), default=0.0)
 
     @property
@@ -103,13 +101,13 @@ class StateFolder:
         return sum(status.st_size for status in self._files("**/*.*"))
 
     def _files(self, pattern: str) -> Iterator[os.stat_result]:
-        """Of matching files; those that another process removes meanwhile are passed over."""
+        """The status of the files that match; files that another process removes meanwhile are skipped."""
         for path in self.path.glob(pattern):
             with suppress(FileNotFoundError):
                 yield path.stat()
 
     def remove(self) -> bool:
-        """Delete the folder, unless a training is writing it; say whether it is gone."""
+        """Delete the folder unless a training is writing it; return whether it is deleted."""
         try:
             with FileLock(self.path / "lock", timeout=0):
                 shutil.rmtree(self.path)
@@ -119,12 +117,12 @@ class StateFolder:
 
 
 def folders() -> list[StateFolder]:
-    """All that there are in this repository."""
+    """All state folders of this repository."""
     return [StateFolder(path) for path in sorted((dvcfile.ROOT / ".ckpt").glob("*/")) if path.is_dir()]
 
 
 def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> str:
-    """A short name for everything that determines the stage's result, except for the `ignored` parameters."""
+    """A hash of everything that determines the result of a stage, without the `ignored` parameters."""
     declared = dvcfile.declared_params(stage, view=in_use)
     params = {key: _without(value, key, ignored) for key, value in declared.items()}
     everything = {"params": params, "files": dvcfile.dependencies(stage), "machine": dict(machine)}
@@ -139,9 +137,9 @@ def _without(value: Any, key: str, ignored: set[str]) -> Any:
 
 @contextmanager
 def folder(name: str, resume: bool) -> Iterator[StateFolder]:
-    """The folder of a fingerprint, locked. Another process that has it is waited for; its states are then there.
+    """Lock the folder of a fingerprint and yield it, after the end of any other process that has locked it.
 
-    Without `resume` it is empty.
+    Without `resume` its states are removed first.
     """
     path = dvcfile.ROOT / ".ckpt" / name
     path.mkdir(parents=True, exist_ok=True)
@@ -149,11 +147,11 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process is training exactly this; waiting for it ({path})", file=sys.stderr, flush=True)
+        print(f"another process runs the same training; waiting for it ({path})", file=sys.stderr, flush=True)
         lock.acquire()
     try:
-        path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it while this process waited
-        for leftover in path.rglob(".*"):  # of a writer that was killed
+        path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it meanwhile
+        for leftover in path.rglob(".*"):  # temporary files of a writer that was killed
             leftover.unlink()
         if not resume:
             for old in (*state.states.values(), path / "finished.json"):
@@ -168,6 +166,6 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
 
 
 def age(seconds: float) -> str:
-    """How long ago a time was, for people; nothing for 0."""
+    """Text for how long ago a time was; empty for 0."""
     hours = (time.time() - seconds) / 3600
     return "" if not seconds else f"{hours:.1f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"
