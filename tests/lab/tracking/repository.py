@@ -60,11 +60,11 @@ def params(**changed: Any) -> Params:
     return check(values)
 
 
-def follow(points: list[dict[str, float]], model: Model | None = None, **tracking: Any) -> None:
+def follow(points: list[dict[str, float]], model: Model | None = None, speed: float = 100.0, **tracking: Any) -> None:
     """Log a training as the stage does: the points, and a preview of the model at step 150."""
     with live(params(**tracking), DIGEST) as run:
         for point in points:
-            run.log(point, images_per_second=100.0)
+            run.log(point, images_per_second=speed)
         if model:
             run.preview(150, model)
 

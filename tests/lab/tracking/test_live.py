@@ -54,9 +54,9 @@ def test_publishing_after_a_live_run_completes_it_and_repeats_no_point(root: Pat
 
 def test_a_resumed_training_repeats_no_point_of_its_curve(root: Path) -> None:
     follow(POINTS[:2])
-    follow(POINTS[1:])
+    follow(POINTS[1:], speed=50.0)
     assert history(root, "loss") == [(point["step"], point["loss"]) for point in POINTS]
-    assert history(root, "images_per_second") == [(point["step"], 100.0) for point in POINTS]
+    assert history(root, "images_per_second") == [(50, 100.0), (100, 100.0), (150, 50.0)]
 
 
 def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> None:
