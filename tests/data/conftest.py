@@ -1,4 +1,4 @@
-"""Settings of section data, to change one by one."""
+"""A factory for the settings of section data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ Settings = Callable[..., Data]
 
 @pytest.fixture
 def settings() -> Settings:
-    """A function that gives usable settings with some of them changed."""
-    usual: dict[str, Any] = {
+    """Return a function that makes valid settings of section data with the given changes."""
+    defaults: dict[str, Any] = {
         "source": "digits",
         "path": None,
         "digest": None,
@@ -22,4 +22,4 @@ def settings() -> Settings:
         "fit": "pad",
         "seed": 0,
     }
-    return lambda **changes: Data(**usual | changes)
+    return lambda **changes: Data(**defaults | changes)

@@ -1,4 +1,4 @@
-"""Image files for the tests: encoded pictures, folders and archives of them, and the files of known data sets."""
+"""Write image files for the tests: encoded images, folders and archives of them, and the files of known data sets."""
 
 import pickle
 import zipfile
@@ -28,7 +28,7 @@ def grey(level: int, size: tuple[int, int] = (3, 5)) -> bytes:
 
 
 def folder_of(where: Path, files: Mapping[str, bytes]) -> Path:
-    """Write the files, by their paths below `where`."""
+    """Write each file to its path below `where`."""
     where.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (where / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def zip_of(where: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def write_idx(root: Path, name: str, counts: dict[str, int]) -> dict[str, np.ndarray]:
-    """The four files of an MNIST-like data set, images of 6 rows and 7 columns; returns the images by split."""
+    """Write the four files of an MNIST-like data set, images of 6 rows and 7 columns; return the images by split."""
     raw = root / IDX[name] / "raw"
     raw.mkdir(parents=True)
     images = {}
@@ -54,13 +54,13 @@ def write_idx(root: Path, name: str, counts: dict[str, int]) -> dict[str, np.nda
         images["test" if split == "t10k" else split] = pixels
         sizes = np.array([count, 6, 7], ">i4").tobytes()
         (raw / f"{split}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
-        labels = bytes(place % 10 for place in range(count))
+        labels = bytes(index % 10 for index in range(count))
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels)
     return images
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, size: int = 2) -> np.ndarray:
-    """CIFAR-10's six batches with `size` images each, accepted without their md5; returns the images (N, 32, 32, 3)."""
+    """Write CIFAR-10's six batches of `size` images, and disable the md5 check; return the images (N, 32, 32, 3)."""
     pixels = np.random.default_rng(0).integers(0, 256, (6 * size, 3, 32, 32), dtype=np.uint8)
     names = [f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]
     (root / "cifar-10-batches-py").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Which images a step sees: every image once an epoch, the same whatever came before."""
+"""Batches: every epoch visits each image once, and a batch depends only on its step."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ COUNT = 10
 
 
 def batches(settings: Train, images: Tensor | None = None, value_range: tuple[float, float] = (0.0, 255.0)) -> Batches:
-    """By default ten images (2, 3, 4), where image i has the grey level i everywhere."""
+    """Batches of the images, by default ten (2, 3, 4), where every pixel of image i has the grey level i."""
     if images is None:
         images = torch.arange(COUNT, dtype=torch.uint8).view(-1, 1, 1, 1).expand(COUNT, 2, 3, 4).contiguous()
     return Batches(
@@ -23,13 +23,13 @@ def batches(settings: Train, images: Tensor | None = None, value_range: tuple[fl
 
 
 def stream(settings: Train, steps: int) -> list[int]:
-    """The positions of steps 1..steps one after the other."""
+    """The image indices of steps 1..steps, concatenated."""
     source = batches(settings)
     return [
-        int(place)
+        int(index)
         for step in range(1, steps + 1)
         for micro in range(settings.accumulate)
-        for place in source.indices(step, micro)
+        for index in source.indices(step, micro)
     ]
 
 
@@ -55,12 +55,12 @@ def test_micro_batches_partition_the_batch_of_their_step(train_settings: Train, 
     assert batches(parts).indices(2, 0).shape == (6 // accumulate,)
 
 
-def test_batch_does_not_depend_on_those_asked_for_before(train_settings: Train) -> None:
+def test_batch_does_not_depend_on_earlier_requests(train_settings: Train) -> None:
     source = batches(train_settings)
-    forth = [source.indices(step, 0) for step in range(1, 12)]
-    back = [source.indices(step, 0) for step in range(11, 0, -1)]
-    np.testing.assert_array_equal(forth, back[::-1])
-    np.testing.assert_array_equal(batches(train_settings).indices(9, 0), forth[8])
+    forward = [source.indices(step, 0) for step in range(1, 12)]
+    backward = [source.indices(step, 0) for step in range(11, 0, -1)]
+    np.testing.assert_array_equal(forward, backward[::-1])
+    np.testing.assert_array_equal(batches(train_settings).indices(9, 0), forward[8])
 
 
 def test_order_depends_on_the_seed(train_settings: Train) -> None:
@@ -69,7 +69,7 @@ def test_order_depends_on_the_seed(train_settings: Train) -> None:
     assert stream(train_settings, 5) != stream(other, 5)
 
 
-def test_images_are_those_at_the_indices_in_the_value_range(train_settings: Train) -> None:
+def test_images_are_selected_by_index_and_scaled_to_the_value_range(train_settings: Train) -> None:
     settings = train_settings.model_copy(update={"accumulate": 2})
     source = batches(settings, value_range=(-1.0, 1.0))
     for micro in range(2):
@@ -81,17 +81,17 @@ def test_images_are_those_at_the_indices_in_the_value_range(train_settings: Trai
 
 
 def ramps() -> Tensor:
-    """A hundred images (2, 3, 4), no two pixels of one image alike."""
+    """A hundred copies of one image (2, 3, 4) whose pixels all differ."""
     return torch.arange(24, dtype=torch.uint8).view(1, 2, 3, 4).repeat(100, 1, 1, 1)
 
 
-def test_flips_mirror_left_and_right_of_about_half_the_images(train_settings: Train) -> None:
+def test_flips_mirror_about_half_of_the_images_horizontally(train_settings: Train) -> None:
     settings = train_settings.model_copy(update={"batch_size": 400, "horizontal_flip": True})
     x_0, _ = batches(settings, ramps()).get(1, 0, torch.Generator().manual_seed(0))
     image = ramps()[0].float()
-    plain = (x_0 == image).flatten(1).all(1)
+    unchanged = (x_0 == image).flatten(1).all(1)
     mirrored = (x_0 == image[:, :, [3, 2, 1, 0]]).flatten(1).all(1)
-    assert (plain ^ mirrored).all()
+    assert (unchanged ^ mirrored).all()
     assert 150 < mirrored.sum().item() < 250
 
 
@@ -103,7 +103,7 @@ def test_flips_come_from_the_generator_alone(train_settings: Train) -> None:
     assert not first.equal(other)
 
 
-def test_without_flips_images_stay_and_no_number_is_drawn(train_settings: Train) -> None:
+def test_without_flips_images_are_unchanged_and_the_generator_is_unused(train_settings: Train) -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     x_0, _ = batches(train_settings, ramps()).get(1, 0, generator)
@@ -119,19 +119,19 @@ def labelled(settings: Train, dropout: float, count: int = 4, seed: int = 0) -> 
     return x_0, labels, source
 
 
-def test_labels_are_those_of_the_images(train_settings: Train) -> None:
+def test_labels_belong_to_the_images(train_settings: Train) -> None:
     x_0, labels, source = labelled(train_settings, 0.0)
     assert labels.dtype == torch.int64
     assert labels.tolist() == (source.indices(3, 0) % 3).tolist() == (x_0[:, 0, 0, 0] % 3).tolist()
 
 
-def test_label_dropout_hides_that_part_of_the_labels(train_settings: Train) -> None:
+def test_label_dropout_drops_the_given_share_of_labels(train_settings: Train) -> None:
     _, labels, source = labelled(train_settings, 0.25, count=2000)
-    hidden = labels == 3  # three classes, so 3 is none of them
-    assert 400 < hidden.sum().item() < 600
+    dropped = labels == 3  # with three classes, 3 is the null label
+    assert 400 < dropped.sum().item() < 600
     true = torch.from_numpy(source.indices(3, 0)) % 3
-    assert labels[~hidden].equal(true[~hidden])
-    assert len(true[hidden].unique()) == 3
+    assert labels[~dropped].equal(true[~dropped])
+    assert len(true[dropped].unique()) == 3
 
 
 def test_dropped_labels_come_from_the_generator_alone(train_settings: Train) -> None:

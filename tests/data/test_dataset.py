@@ -13,14 +13,14 @@ from ddpm.data import dataset
 SOURCE = {"name": "folder", "split": "train", "files_sha256": "0" * 64}
 
 
-def write(path: Path, labels: list[int] = [2, 0, 1, 1, 2]) -> np.ndarray:  # noqa: B006 (not changed)
-    """Write random images of shape (3, 4, 6), handed over one by one, and return them."""
+def write(path: Path, labels: list[int] = [2, 0, 1, 1, 2]) -> np.ndarray:  # noqa: B006 (never mutated)
+    """Write random images of shape (3, 4, 6) from an iterator, and return them."""
     images = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 3, 4, 6), dtype=np.uint8)
     dataset.write(path, iter(images), np.array(labels), ["cat", "dog", "Äffin"], (3, 4, 6), SOURCE)
     return images
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_read_returns_the_written_dataset(tmp_path: Path) -> None:
     images = write(tmp_path / "train.safetensors")
     data = dataset.read(tmp_path / "train.safetensors")
     np.testing.assert_array_equal(data.images.numpy(), images)
@@ -51,7 +51,7 @@ def test_the_digest_is_the_one_in_the_header(tmp_path: Path) -> None:
     assert dataset.read(path).digest == files.read_metadata(path)["digest"]
 
 
-def test_a_failure_between_images_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_between_images_leaves_no_file(tmp_path: Path) -> None:
     def images() -> Iterator[np.ndarray]:
         yield np.zeros((3, 4, 6), np.uint8)
         raise ZeroDivisionError
@@ -68,7 +68,7 @@ def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_dataset_is_named(tmp_path: Path) -> None:
+def test_error_names_a_file_that_is_not_a_dataset(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     files.write_tensors(path, {"images": torch.zeros(1)}, {"format": "ddpm-model-1"})
     with pytest.raises(files.TensorFileError, match=rf"{path} has the format ddpm-model-1: expected ddpm-dataset-1"):

@@ -1,4 +1,4 @@
-"""Folders and archives of image files: what is found, labelled, split, read, and refused."""
+"""Folders and archives of image files: listing, labels, splits, decoding and errors."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ def found(where: Path) -> list[tuple[str, str | None, str]]:
 
 
 def both(tmp_path: Path, files: dict[str, bytes]) -> list[Path]:
-    """A folder and an archive of the same files, the archive in another order."""
+    """The same files in a folder and in an archive; the archive has the reverse order."""
     return [folder_of(tmp_path / "f", files), zip_of(tmp_path / "f.zip", dict(reversed(files.items())))]
 
 
@@ -29,24 +29,24 @@ def test_images_are_listed_by_path_with_their_first_folder_as_label(tmp_path: Pa
         assert found(where) == [("a/deep/er/x.png", None, "a"), ("b/10.png", None, "b"), ("b/2.png", None, "b")]
 
 
-def test_images_in_no_folder_share_a_label(tmp_path: Path) -> None:
+def test_images_outside_of_folders_share_a_label(tmp_path: Path) -> None:
     for where in both(tmp_path, {"b.png": IMAGE, "a.png": IMAGE}):
         assert found(where) == [("a.png", None, "images"), ("b.png", None, "images")]
 
 
-def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
+def test_suffixes_match_in_any_case(tmp_path: Path) -> None:
     names = ["a.PNG", "b.Jpg", "c.JPEG", "d.WebP", "e.BMP", "f.gif", "g.png.txt", "png"]
     for where in both(tmp_path, dict.fromkeys(names, IMAGE)):
         assert [path for path, _, _ in found(where)] == ["a.PNG", "b.Jpg", "c.JPEG", "d.WebP", "e.BMP"]
 
 
-def test_hidden_files_and_resource_forks_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_resource_forks_are_skipped(tmp_path: Path) -> None:
     hidden = [".a.png", "cat/._x.png", ".git/x.png", "__MACOSX/cat/._x.png", "__MACOSX/x.png"]
     for where in both(tmp_path, dict.fromkeys([*hidden, "cat/x.png", "dog/y.png"], IMAGE)):
         assert found(where) == [("cat/x.png", None, "cat"), ("dog/y.png", None, "dog")]
 
 
-def test_hidden_files_do_not_hide_an_enclosing_folder(tmp_path: Path) -> None:
+def test_an_enclosing_folder_is_detected_beside_hidden_files(tmp_path: Path) -> None:
     files = ["__MACOSX/z/._x.png", ".DS_Store", "z/train/a/x.png", "z/test/b/y.png"]
     for where in both(tmp_path, dict.fromkeys(files, IMAGE)):
         assert found(where) == [("z/test/b/y.png", "test", "b"), ("z/train/a/x.png", "train", "a")]
@@ -63,7 +63,7 @@ def test_train_and_test_folders_are_splits(tmp_path: Path, enclosing: str) -> No
         ]
 
 
-def test_an_archive_with_an_enclosing_folder_is_the_folder(tmp_path: Path) -> None:
+def test_an_archive_with_an_enclosing_folder_equals_the_folder(tmp_path: Path) -> None:
     files = {"cat/1.png": grey(1), "cat/x/2.png": grey(2), "dog/3.png": grey(3)}
     of_folder = folder.listing(folder_of(tmp_path / "pets", files))
     of_archive = folder.listing(zip_of(tmp_path / "pets.zip", {f"pets/{name}": files[name] for name in files}))
@@ -71,13 +71,13 @@ def test_an_archive_with_an_enclosing_folder_is_the_folder(tmp_path: Path) -> No
     assert of_archive.digest() == of_folder.digest()
 
 
-def test_one_class_alone_is_no_enclosing_folder(tmp_path: Path) -> None:
+def test_a_single_class_is_not_an_enclosing_folder(tmp_path: Path) -> None:
     for where in both(tmp_path, {"cat/1.png": IMAGE, "cat/x/2.png": IMAGE}):
         assert [label for _, _, label in found(where)] == ["cat", "cat"]
 
 
 @pytest.mark.parametrize("only", ["train", "test"])
-def test_one_split_alone_is_an_enclosing_folder(tmp_path: Path, only: str) -> None:
+def test_a_single_split_is_an_enclosing_folder(tmp_path: Path, only: str) -> None:
     for where in both(tmp_path, {f"{only}/cat/1.png": IMAGE, f"{only}/dog/2.png": IMAGE, f"{only}/3.png": IMAGE}):
         assert [(split, label) for _, split, label in found(where)] == [(None, "images"), (None, "cat"), (None, "dog")]
 
@@ -88,14 +88,14 @@ def test_classes_may_be_called_train_or_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stray", ["3.png", "val/3.png"])
-def test_an_image_beside_the_splits_is_named(tmp_path: Path, stray: str) -> None:
+def test_error_names_an_image_beside_the_splits(tmp_path: Path, stray: str) -> None:
     for where in both(tmp_path, dict.fromkeys(["train/1.png", "test/2.png", stray], IMAGE)):
         with pytest.raises(UsageError, match=f"^{stray} lies beside train/ and test/: move it into one of them"):
             folder.listing(where)
 
 
 @pytest.mark.parametrize("names", [["a.txt", ".b.png"], []])
-def test_no_images_is_an_error_that_says_what_was_looked_for(tmp_path: Path, names: list[str]) -> None:
+def test_error_lists_the_suffixes_if_there_are_no_images(tmp_path: Path, names: list[str]) -> None:
     for where in both(tmp_path, dict.fromkeys(names, IMAGE)):
         message = rf"{where} holds no images \(.png, .jpg, .jpeg, .webp, .bmp\) among its {len(names)} files"
         with pytest.raises(UsageError, match=message):
@@ -103,21 +103,21 @@ def test_no_images_is_an_error_that_says_what_was_looked_for(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", ["absent", "absent.zip", "a.tar"])
-def test_what_is_neither_folder_nor_archive_is_named(tmp_path: Path, name: str) -> None:
+def test_error_names_a_path_that_is_neither_folder_nor_archive(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.tar").write_bytes(b"tar")
     with pytest.raises(UsageError, match=rf"{tmp_path}/{name} is neither a folder nor a \.zip; set data\.path"):
         folder.listing(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
-def test_an_archive_that_is_none_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_error_names_an_invalid_archive(tmp_path: Path, content: bytes | None) -> None:
     where = zip_of(tmp_path / "a.ZIP", {"a.png": IMAGE})
     where.write_bytes(where.read_bytes()[:-30] if content is None else content)
     with pytest.raises(UsageError, match=rf"^{where}: File is not a zip file"):
         folder.listing(where)
 
 
-def test_a_folder_and_its_archive_have_one_digest(tmp_path: Path) -> None:
+def test_a_folder_and_its_archive_have_the_same_digest(tmp_path: Path) -> None:
     files = {"b/2.png": grey(2), "a/ä 1.png": grey(1), "c.png": grey(3), "a/x.txt": b"ignored"}
     of_folder, of_archive = (folder.listing(where).digest() for where in both(tmp_path, files))
     assert of_folder == of_archive
@@ -129,7 +129,7 @@ def test_a_folder_and_its_archive_have_one_digest(tmp_path: Path) -> None:
         {"a/1.png": grey(1), "a/2.png": grey(3)},  # contents
         {"a/1.png": grey(1), "b/2.png": grey(2)},  # label
         {"a/1.png": grey(1), "a/3.png": grey(2)},  # name
-        {"a/1.png": grey(2), "a/2.png": grey(1)},  # exchanged
+        {"a/1.png": grey(2), "a/2.png": grey(1)},  # contents swapped
         {"a/1.png": grey(1)},
         {"train/a/1.png": grey(1), "test/a/2.png": grey(2)},
     ],
@@ -157,7 +157,7 @@ def test_every_mode_of_png_is_decoded(tmp_path: Path, mode: str) -> None:
         assert folder.listing(where)[0].mode == mode
 
 
-def test_the_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
+def test_an_animation_is_read_as_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (5, 3), colour) for colour in ("red", "blue")]
     animation = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     image = folder.listing(folder_of(tmp_path / "f", {"a.webp": animation}))[0]
@@ -176,7 +176,7 @@ def test_the_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_pictures_are_turned_upright(tmp_path: Path, form: str, orientation: int, upright: list[list[int]]) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, form: str, orientation: int, upright: list[list[int]]) -> None:
     image = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -184,7 +184,7 @@ def test_pictures_are_turned_upright(tmp_path: Path, form: str, orientation: int
     np.testing.assert_array_equal(np.asarray(folder.listing(where)[0].convert("L")), upright)
 
 
-def test_an_orientation_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_error_names_an_image_with_an_unreadable_orientation(tmp_path: Path) -> None:
     where = folder_of(tmp_path / "f", {"a.webp": encoded(Image.new("L", (5, 3)), "WEBP", exif=b"Exif\0\0no TIFF!")})
     with pytest.raises(UsageError, match=rf"^{where}/a.webp: not a TIFF file"):
         folder.listing(where)[0]
@@ -202,14 +202,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_an_image_that_cannot_be_decoded_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
+def test_error_names_an_undecodable_image_and_the_reason(tmp_path: Path, name: str) -> None:
     for where in both(tmp_path, {name: BAD[name]}):
         files = folder.listing(where)
         with pytest.raises(UsageError, match=rf"^{where}/{name}: \w+"):
             files[0]
 
 
-def test_an_image_of_too_many_pixels_is_named(tmp_path: Path) -> None:
+def test_error_names_an_image_of_too_many_pixels(tmp_path: Path) -> None:
     header = bytearray(encoded(Image.new("L", (3, 5)), "BMP"))
     header[18:26] = (30_000).to_bytes(4, "little") * 2
     where = folder_of(tmp_path / "f", {"bomb.bmp": bytes(header)})
@@ -217,11 +217,11 @@ def test_an_image_of_too_many_pixels_is_named(tmp_path: Path) -> None:
         folder.listing(where)[0]
 
 
-def test_a_damaged_archive_member_is_named(tmp_path: Path) -> None:
+def test_error_names_a_damaged_archive_member(tmp_path: Path) -> None:
     where = zip_of(tmp_path / "a.zip", {"a/x.png": IMAGE})
     content = bytearray(where.read_bytes())
     directory = content.index(b"PK\x01\x02")
-    content[directory + 16] ^= 1  # of the checksum
+    content[directory + 16] ^= 1  # the checksum
     where.write_bytes(content)
     files = folder.listing(where)
     with pytest.raises(UsageError, match=rf"^{where}/a/x.png: Bad CRC-32"):
@@ -230,10 +230,10 @@ def test_a_damaged_archive_member_is_named(tmp_path: Path) -> None:
         files.digest()
 
 
-def patched(where: Path, place: bytes, offset: int, value: int) -> Path:
-    """The archive with the byte `offset` after each occurrence of `place` set to `value`."""
+def patched(where: Path, marker: bytes, offset: int, value: int) -> Path:
+    """Set the byte `offset` bytes after the first occurrence of `marker` to `value`; return the archive."""
     content = bytearray(where.read_bytes())
-    content[content.index(place) + offset] = value
+    content[content.index(marker) + offset] = value
     where.write_bytes(content)
     return where
 
@@ -247,20 +247,20 @@ def patched(where: Path, place: bytes, offset: int, value: int) -> Path:
         (24, 1, "Bad CRC-32"),
     ],
 )
-def test_an_archive_that_cannot_be_read_is_an_error(tmp_path: Path, offset: int, value: int, reason: str) -> None:
+def test_an_unreadable_archive_is_an_error(tmp_path: Path, offset: int, value: int, reason: str) -> None:
     where = patched(zip_of(tmp_path / "a.zip", {"a/x.png": IMAGE}), b"PK\x01\x02", offset, value)
     with pytest.raises(UsageError, match=rf"^{where}.*: {reason}"):
         folder.listing(where).digest()
 
 
-def test_a_damaged_stream_in_an_archive_is_named(tmp_path: Path) -> None:
+def test_error_names_an_archive_member_with_a_damaged_stream(tmp_path: Path) -> None:
     where = patched(zip_of(tmp_path / "a.zip", {"a/x.png": bytes(range(256)) * 9}), b"a/x.png", 7, 0xFF)
     with pytest.raises(UsageError, match=rf"^{where}/a/x.png: Error -3 while decompressing"):
         folder.listing(where).digest()
 
 
 @pytest.mark.parametrize("form", ["./{}", "/{}", "{}", "././/{}"])
-def test_archives_write_paths_in_many_ways(tmp_path: Path, form: str) -> None:
+def test_leading_dots_and_slashes_of_archive_paths_are_ignored(tmp_path: Path, form: str) -> None:
     names = {"train/a/1.png": grey(1), "test/b/2.png": grey(2)}
     plain = folder.listing(zip_of(tmp_path / "plain.zip", names))
     other = folder.listing(zip_of(tmp_path / "other.zip", {form.format(name): names[name] for name in names}))
@@ -274,19 +274,19 @@ def test_backslashes_separate_folders_in_archives(tmp_path: Path) -> None:
     assert folder.listing(where).read(PurePosixPath("b/1.png")) == grey(2)
 
 
-def test_of_two_entries_of_one_path_the_last_counts_as_in_unpacking(tmp_path: Path) -> None:
+def test_the_last_of_two_archive_entries_with_the_same_path_is_read(tmp_path: Path) -> None:
     where = zip_of(tmp_path / "a.zip", {"a/x.png": grey(1), "./a/x.png": grey(2)})
     files = folder.listing(where)
     assert len(files) == 1
     assert files[0].getpixel((0, 0)) == 2
 
 
-def test_paths_that_lead_out_of_an_archive_are_passed_over(tmp_path: Path) -> None:
+def test_paths_that_lead_out_of_an_archive_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(IMAGE)
     assert found(zip_of(tmp_path / "a.zip", {"../secret.png": b"", "a/x.png": IMAGE})) == [("a/x.png", None, "a")]
 
 
-def test_whatever_a_decoder_raises_names_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_decoder_error_names_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise struct.error("unpack requires a buffer of 4 bytes")
 
@@ -297,7 +297,7 @@ def test_whatever_a_decoder_raises_names_the_image(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["a/empty.png", "b/text.png"])
-def test_what_is_no_image_is_said_in_words(tmp_path: Path, name: str) -> None:
+def test_error_states_that_the_contents_are_not_an_image(tmp_path: Path, name: str) -> None:
     for where in both(tmp_path, {name: BAD[name]}):
         with pytest.raises(UsageError, match=rf"^{where}/{name}: its contents are not an image$"):
             folder.listing(where)[0]
@@ -319,14 +319,14 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert folder.listing(where)[3].getpixel((0, 0)) == 1
 
 
-def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+def test_error_names_a_broken_link(tmp_path: Path) -> None:
     where = folder_of(tmp_path / "f", {"a/x.png": IMAGE})
     (where / "a" / "y.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(UsageError, match=rf"^{where}/a/y.png: .*No such file"):
         folder.listing(where).digest()
 
 
-def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
+def test_error_names_a_file_deleted_after_listing(tmp_path: Path) -> None:
     where = folder_of(tmp_path / "f", {"a/x.png": IMAGE})
     files = folder.listing(where)
     (where / "a/x.png").unlink()

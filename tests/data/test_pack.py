@@ -1,4 +1,4 @@
-"""A split is packed whole or not at all."""
+"""A split is packed completely or not at all."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ SHORT = encoded(Image.effect_noise((64, 48), 90), "JPEG")[:-700]
 
 
 def of_folder(where: Path, files: dict[str, bytes], settings: Settings) -> tuple[Split, Data]:
-    """The train split of a folder with train/ and test/, and the settings it was made with."""
+    """The train split of a folder with train/ and test/, and its settings."""
     folder_of(where / "images", files | {"test/a/t.png": grey(5)})
     chosen = settings(source="folder", path="images")
     return sources.load(chosen, where)[0], chosen
@@ -35,7 +35,7 @@ def test_images_are_packed_in_order_with_their_labels(tmp_path: Path, settings: 
     assert packed.source == split.source
 
 
-def test_images_are_fitted_as_the_settings_say(tmp_path: Path, settings: Settings) -> None:
+def test_images_are_fitted_according_to_the_settings(tmp_path: Path, settings: Settings) -> None:
     split, _ = of_folder(tmp_path, {"train/a/1.png": grey(10)}, settings)
     pack(split, settings(image_size=6, channels=3, fit="resize"), tmp_path / "train.safetensors")
     images = dataset.read(tmp_path / "train.safetensors").images
@@ -43,7 +43,7 @@ def test_images_are_fitted_as_the_settings_say(tmp_path: Path, settings: Setting
     assert (images == 10).all()
 
 
-def test_bad_images_are_all_named_with_their_reason(tmp_path: Path, settings: Settings) -> None:
+def test_error_names_all_bad_images_and_their_reasons(tmp_path: Path, settings: Settings) -> None:
     files = {"train/a/short.jpg": SHORT, "train/b/good.png": grey(1), "train/c/text.png": b"text"}
     split, chosen = of_folder(tmp_path, files, settings)
     with pytest.raises(UsageError) as caught:
@@ -55,8 +55,8 @@ def test_bad_images_are_all_named_with_their_reason(tmp_path: Path, settings: Se
 
 
 @pytest.mark.parametrize("bad", [20, 23])
-def test_at_most_twenty_bad_images_are_named(tmp_path: Path, settings: Settings, bad: int) -> None:
-    split, chosen = of_folder(tmp_path, {f"train/{place:02}.png": b"text" for place in range(bad)}, settings)
+def test_error_names_at_most_twenty_bad_images(tmp_path: Path, settings: Settings, bad: int) -> None:
+    split, chosen = of_folder(tmp_path, {f"train/{index:02}.png": b"text" for index in range(bad)}, settings)
     with pytest.raises(UsageError) as caught:
         pack(split, chosen, tmp_path / "train.safetensors")
     lines = str(caught.value).splitlines()
@@ -65,7 +65,7 @@ def test_at_most_twenty_bad_images_are_named(tmp_path: Path, settings: Settings,
     assert lines[21:] == ([f"  and {bad - 20} more"] if bad > 20 else [])
 
 
-def test_nothing_half_written_stays(tmp_path: Path, settings: Settings) -> None:
+def test_a_failed_pack_leaves_no_file(tmp_path: Path, settings: Settings) -> None:
     split, chosen = of_folder(tmp_path, {"train/1.png": grey(1), "train/2.png": b"text"}, settings)
     (tmp_path / "data").mkdir()
     with pytest.raises(UsageError):
@@ -75,12 +75,12 @@ def test_nothing_half_written_stays(tmp_path: Path, settings: Settings) -> None:
 
 def test_progress_is_called_for_every_image(tmp_path: Path, settings: Settings) -> None:
     split, chosen = of_folder(tmp_path, {"train/1.png": grey(1), "train/2.png": grey(2)}, settings)
-    seen: list[int] = []
-    pack(split, chosen, tmp_path / "train.safetensors", seen.append)
-    assert seen == [1, 1]
+    calls: list[int] = []
+    pack(split, chosen, tmp_path / "train.safetensors", calls.append)
+    assert calls == [1, 1]
 
 
-def test_only_the_places_of_the_split_are_packed(tmp_path: Path, settings: Settings) -> None:
+def test_only_the_images_of_the_split_are_packed(tmp_path: Path, settings: Settings) -> None:
     pictures = sources.Arrays(np.arange(5, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2))
     split = Split(pictures, np.array([4, 2]), np.array([1, 0]), ["x", "y"], {"name": "test"})
     pack(split, settings(), tmp_path / "test.safetensors")

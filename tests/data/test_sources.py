@@ -1,4 +1,4 @@
-"""Sources give the same images, labels and splits whenever they are asked."""
+"""Sources give the same images, labels and splits on every load."""
 
 import shutil
 from pathlib import Path
@@ -26,10 +26,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pixels(split: sources.Split) -> np.ndarray:
-    return np.stack([np.asarray(split.picture(place)) for place in range(len(split))])
+    return np.stack([np.asarray(split.picture(index)) for index in range(len(split))])
 
 
-def test_digits_are_divided_once_and_wholly(settings: Settings, tmp_path: Path) -> None:
+def test_every_digit_is_in_exactly_one_split(settings: Settings, tmp_path: Path) -> None:
     train, test = sources.load(settings(), tmp_path)
     assert (len(train), len(test)) == (1527, 270)  # 15 % of 1797
     assert sorted([*train.indices, *test.indices]) == list(range(1797))
@@ -37,7 +37,7 @@ def test_digits_are_divided_once_and_wholly(settings: Settings, tmp_path: Path) 
     assert (train.source, test.source) == ({"name": "digits", "split": "train"}, {"name": "digits", "split": "test"})
 
 
-def test_digits_are_those_of_scikit_learn(settings: Settings, tmp_path: Path) -> None:
+def test_digits_equal_those_of_scikit_learn(settings: Settings, tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -46,27 +46,27 @@ def test_digits_are_those_of_scikit_learn(settings: Settings, tmp_path: Path) ->
         np.testing.assert_array_equal(split.labels, digits.target[split.indices])
 
 
-def test_every_class_is_divided_in_the_same_proportion(settings: Settings, tmp_path: Path) -> None:
+def test_every_class_is_split_in_the_same_proportion(settings: Settings, tmp_path: Path) -> None:
     train, test = sources.load(settings(), tmp_path)
     tests, all_of_class = np.bincount(test.labels), np.bincount(test.labels) + np.bincount(train.labels)
     assert (abs(tests - 0.15 * all_of_class) <= 1).all()
 
 
-def test_the_same_seed_gives_the_same_split_and_another_one_another(settings: Settings, tmp_path: Path) -> None:
+def test_the_split_depends_on_the_seed(settings: Settings, tmp_path: Path) -> None:
     (one, _), (again, _), (other, _) = (sources.load(settings(seed=seed), tmp_path) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.indices, again.indices)
     assert not np.array_equal(one.indices, other.indices)
 
 
-def test_the_split_is_drawn_within_classes() -> None:
+def test_the_split_is_random_within_each_class() -> None:
     labels = np.repeat([0, 1], [20, 20])
-    drawn = {tuple(sources.stratified(labels, seed)[1]) for seed in range(20)}
-    assert len(drawn) > 15
-    assert {(places < 20).sum() for places in map(np.array, drawn)} == {3}
+    chosen = {tuple(sources.stratified(labels, seed)[1]) for seed in range(20)}
+    assert len(chosen) > 15
+    assert {(indices < 20).sum() for indices in map(np.array, chosen)} == {3}
 
 
 @pytest.mark.parametrize(("count", "tests"), [(2, 1), (3, 1), (10, 2), (100, 15)])
-def test_there_is_always_an_image_to_test_with(count: int, tests: int) -> None:
+def test_the_test_split_has_at_least_one_image(count: int, tests: int) -> None:
     train, test = sources.stratified(np.zeros(count, np.int64), 0)
     assert (len(train), len(test)) == (count - tests, tests)
 
@@ -77,14 +77,14 @@ def test_one_image_cannot_be_split() -> None:
 
 
 @pytest.mark.parametrize("name", IDX)
-def test_idx_files_are_read_from_where_torchvision_keeps_them(
+def test_idx_files_are_read_from_the_folder_of_torchvision(
     name: Named, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_network(monkeypatch)
     images = write_idx(tmp_path, name, {"train": 12, "t10k": 5})
     for split in sources.load(settings(source=name, seed=None), tmp_path):
         np.testing.assert_array_equal(pixels(split), images[split.source["split"]])
-        assert split.labels.tolist() == [place % 10 for place in range(len(split))]
+        assert split.labels.tolist() == [index % 10 for index in range(len(split))]
         assert split.labels.dtype == np.int64
         assert len(split.classes) == 10
         assert split.source["name"] == name
@@ -102,21 +102,21 @@ def test_cifar_batches_are_read_in_colour(settings: Settings, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "expected"),
     [*((name, f"{folder}/raw/") for name, folder in IDX.items()), ("cifar10", "cifar-10-batches-py/")],
 )
-def test_a_data_set_that_cannot_be_downloaded_is_an_error_that_says_where_to_put_it(
-    name: Named, place: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_error_of_a_failed_download_names_the_folder_of_the_data_set(
+    name: Named, expected: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_network(monkeypatch)
     with pytest.raises(UsageError) as caught:
         sources.load(settings(source=name, seed=None), tmp_path / "root")
     assert str(caught.value).startswith(f"data.source = '{name}': ")
     assert f"is not complete under {tmp_path}/root and could not be downloaded" in str(caught.value)
-    assert f"Set runtime.data_root to the folder that holds {place}, " in str(caught.value)
+    assert f"Set runtime.data_root to the folder that holds {expected}, " in str(caught.value)
 
 
-def test_a_data_set_with_files_missing_is_an_error(
+def test_a_data_set_with_missing_files_is_an_error(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_network(monkeypatch)
@@ -127,7 +127,7 @@ def test_a_data_set_with_files_missing_is_an_error(
 
 @pytest.mark.parametrize("kept", [0, 10, 30])
 @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-def test_files_that_an_interrupted_download_cut_off_are_an_error(
+def test_truncated_files_of_an_interrupted_download_are_an_error(
     kind: str, kept: int, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_network(monkeypatch)
@@ -141,7 +141,7 @@ def test_files_that_an_interrupted_download_cut_off_are_an_error(
 FILES = {f"{'abc'[n % 3]}/{n:02}.png": grey(n) for n in range(30)}
 
 
-def test_a_folder_without_splits_is_divided_by_class(settings: Settings, tmp_path: Path) -> None:
+def test_a_folder_without_splits_is_split_by_class(settings: Settings, tmp_path: Path) -> None:
     folder_of(tmp_path / "pets", FILES)
     train, test = sources.load(settings(source="folder", path="pets"), tmp_path)
     assert (len(train), len(test)) == (26, 4)
@@ -163,14 +163,14 @@ def test_a_folder_and_its_archive_are_the_same_source(settings: Settings, tmp_pa
         np.testing.assert_array_equal(pixels(one), pixels(other))
 
 
-def test_another_seed_divides_a_folder_otherwise(settings: Settings, tmp_path: Path) -> None:
+def test_another_seed_gives_another_split_of_a_folder(settings: Settings, tmp_path: Path) -> None:
     folder_of(tmp_path / "pets", FILES)
     one, other = (sources.load(settings(source="folder", path="pets", seed=seed), tmp_path)[1] for seed in (0, 1))
     assert not np.array_equal(one.indices, other.indices)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_splits_of_a_folder_are_honoured(settings: Settings, tmp_path: Path, seed: int) -> None:
+def test_train_and_test_folders_are_used_as_the_splits(settings: Settings, tmp_path: Path, seed: int) -> None:
     files = {"train/b/1.png": grey(1), "train/c/2.png": grey(2), "test/a/3.png": grey(3), "test/b/4.png": grey(4)}
     zip_of(tmp_path / "pets.zip", files)
     train, test = sources.load(settings(source="folder", path="pets.zip", seed=seed), tmp_path)
@@ -185,7 +185,7 @@ def test_a_digest_pins_the_images_of_a_folder(settings: Settings, tmp_path: Path
     free, _ = sources.load(settings(source="folder", path="pets"), tmp_path)
     digest = free.source["files_sha256"]
     pinned, _ = sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
-    assert free.source == pinned.source  # pinning changes no byte of what is prepared
+    assert free.source == pinned.source  # the digest does not change the prepared data
     (where / "a/00.png").write_bytes(grey(200))
     with pytest.raises(
         UsageError, match=rf"data\.digest = {digest}: the images in {where} have \w{{64}}; they changed"
@@ -193,7 +193,7 @@ def test_a_digest_pins_the_images_of_a_folder(settings: Settings, tmp_path: Path
         sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
 
 
-def test_where_a_folder_lies_does_not_matter(settings: Settings, tmp_path: Path) -> None:
+def test_the_location_of_a_folder_does_not_matter(settings: Settings, tmp_path: Path) -> None:
     where = folder_of(tmp_path / "pets", FILES)
     shutil.copytree(where, tmp_path / "else" / "other")
     one, _ = sources.load(settings(source="folder", path="pets"), tmp_path)
