@@ -1,4 +1,4 @@
-"""Every schedule at a length of one's choice, reaching as much noise as the paper's thousand steps."""
+"""Every schedule for any number of steps T, with betas scaled so that the chain ends with the paper's noise."""
 
 from typing import Any, get_args
 
@@ -9,11 +9,12 @@ from ddpm.diffusion.process import GaussianProcess
 from ddpm.params import Gaussian
 
 SCHEDULES = get_args(Gaussian.model_fields["schedule"].annotation)
-BETAS = {"const": (None, 0.02), "jsd": (None, None), "cosine": (None, None), "sigmoid": (None, None)}  # else both
+# beta_start and beta_end; the other schedules take both.
+BETAS = {"const": (None, 0.02), "jsd": (None, None), "cosine": (None, None), "sigmoid": (None, None)}
 
 
 def gaussian(name: str, timesteps: int = 1000, **changes: Any) -> Gaussian:
-    """The section `diffusion` with the paper's betas, larger where there are fewer steps."""
+    """Settings of section `diffusion` with the paper's betas, scaled by 1000 / timesteps."""
     first, last = BETAS.get(name, (1e-4, 0.02))
     values = {
         "process": "gaussian",

@@ -1,4 +1,4 @@
-"""Whatever is predicted, the image is found in it: at every time of every schedule."""
+"""Every prediction determines x_0 at every time of every schedule."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from tests.diffusion.schedules import SCHEDULES, process
 
 T = torch.arange(1, 1001)
 PREDICTIONS: list[Prediction] = ["eps", "x_0", "v", "mu"]
-# From jsd's last time, where nothing is left of the image, its noise tells nothing of it: params.py refuses the pair.
+# alpha_bar is 0 at the last time of jsd, so that eps does not determine x_0 there; params.py refuses the pair.
 each_pair = pytest.mark.parametrize(
     ("name", "prediction"), [(n, p) for n in SCHEDULES for p in PREDICTIONS if (n, p) != ("jsd", "eps")]
 )
 
 
 def images(dtype: torch.dtype, count: int = 1000) -> tuple[Tensor, Tensor]:
-    """x_0 and eps for each of T."""
+    """x_0 and eps for each time in T."""
     generator = torch.Generator().manual_seed(0)
     x_0, eps = (torch.randn(count, 1, 2, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     return x_0.clamp(-1, 1).to(dtype), eps.to(dtype)
@@ -31,13 +31,13 @@ def test_image_is_recovered_from_the_target_at_every_time(name: str, prediction:
         x_t = forward.q_sample(x_0, T, eps)
         recovered = implied_x_0(prediction, forward, x_t, T, target(prediction, forward, x_0, x_t, T, eps))
         assert recovered.dtype == dtype
-        # A rounded output moves x_0 by as much as an error of that output does.
+        # The rounding of the output is amplified in x_0 like every other error of the output.
         amplified = rounding * (1 + x_0_error(prediction, forward, T).sqrt())
         assert ((recovered - x_0).abs() <= amplified).all()
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_targets_are_the_papers(name: str) -> None:
+def test_targets_equal_their_definitions(name: str) -> None:
     forward = process(name)
     x_0, eps = images(torch.float64)
     a_t, a_s = (forward.alpha_bar[times].view(-1, 1, 1, 1) for times in (T, T - 1))

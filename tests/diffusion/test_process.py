@@ -1,4 +1,4 @@
-"""The Gaussian process against single steps iterated, and against Bayes' rule, both computed here."""
+"""Compare the Gaussian process with iterated single steps and with Bayes' rule, both computed here."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def draw(count: int) -> list[Tensor]:
     return [torch.randn(SHAPE, generator=generator, dtype=torch.float64) for _ in range(count)]
 
 
-def test_q_sample_has_the_moments_of_single_steps_iterated(process: GaussianProcess, betas: np.ndarray) -> None:
+def test_q_sample_has_the_moments_of_iterated_single_steps(process: GaussianProcess, betas: np.ndarray) -> None:
     x_0, one = torch.full(SHAPE, 0.7, dtype=torch.float64), torch.ones(SHAPE, dtype=torch.float64)
     mean, variance = 0.7, 0.0
     for t in range(1, 21):  # x_t = sqrt(1 - beta_t) x_(t-1) + sqrt(beta_t) eps, equation (2)
@@ -64,7 +64,7 @@ def test_each_image_of_a_batch_has_its_own_time(process: GaussianProcess) -> Non
         torch.testing.assert_close([tensor[i : i + 1] for tensor in together], alone)
 
 
-def test_time_zero_is_the_image_itself(process: GaussianProcess) -> None:
+def test_q_sample_at_time_zero_is_x_0(process: GaussianProcess) -> None:
     x_0, eps = draw(2)
     assert process.q_sample(x_0, times(0), eps).equal(x_0)
 
@@ -83,7 +83,7 @@ def test_x_0_and_eps_are_recovered_at_every_time(process: GaussianProcess) -> No
         torch.testing.assert_close(process.predict_eps(x_t, times(t), x_0), eps)
 
 
-def test_the_papers_schedule_recovers_x_0_in_float32_at_every_time(diffusion_settings: Gaussian) -> None:
+def test_x_0_is_recovered_in_float32_at_every_time_of_the_papers_schedule(diffusion_settings: Gaussian) -> None:
     paper = diffusion_settings.model_copy(update={"timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02})
     process = GaussianProcess(schedule.alpha_bar(paper))
     t = torch.arange(1, 1001)
@@ -91,29 +91,29 @@ def test_the_papers_schedule_recovers_x_0_in_float32_at_every_time(diffusion_set
     x_t = process.q_sample(x_0, t, eps)
     recovered = process.predict_x_0(x_t, t, eps)
     assert x_t.dtype == recovered.dtype == torch.float32
-    # Rounding grows with noise / signal, to 157 at t = 1000.
+    # The rounding error grows with noise / signal, which is 157 at t = 1000.
     torch.testing.assert_close(recovered, x_0, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(("t", "s"), PAIRS)
 def test_posterior_is_bayes_rule_on_gaussians(process: GaussianProcess, betas: np.ndarray, t: int, s: int) -> None:
     x_0, x_t = draw(2)
-    kept, alpha = np.prod(1 - betas[1 : s + 1]), np.prod(1 - betas[s + 1 : t + 1])
-    # prior x_s ~ N(sqrt(kept) x_0, 1 - kept), likelihood x_t ~ N(sqrt(alpha) x_s, 1 - alpha)
-    gain = (1 - kept) * alpha**0.5 / (alpha * (1 - kept) + 1 - alpha)
-    mean = kept**0.5 * x_0 + gain * (x_t - alpha**0.5 * kept**0.5 * x_0)
-    variance = (1 - kept) * (1 - gain * alpha**0.5)
+    a_s, alpha = np.prod(1 - betas[1 : s + 1]), np.prod(1 - betas[s + 1 : t + 1])
+    # prior x_s ~ N(sqrt(a_s) x_0, 1 - a_s), likelihood x_t ~ N(sqrt(alpha) x_s, 1 - alpha)
+    gain = (1 - a_s) * alpha**0.5 / (alpha * (1 - a_s) + 1 - alpha)
+    mean = a_s**0.5 * x_0 + gain * (x_t - alpha**0.5 * a_s**0.5 * x_0)
+    variance = (1 - a_s) * (1 - gain * alpha**0.5)
     torch.testing.assert_close(process.posterior_mean(x_0, x_t, times(t), times(s)), mean)
     expected = torch.full((2, 1, 1, 1), variance, dtype=torch.float64)
     torch.testing.assert_close(process.posterior_variance(times(t), times(s), "small"), expected)
 
 
-def test_strided_posterior_is_the_composition_of_single_ones(process: GaussianProcess) -> None:
+def test_strided_posterior_is_the_composition_of_single_steps(process: GaussianProcess) -> None:
     x_0, x_t = draw(2)
-    nothing, one = torch.zeros_like(x_0), torch.ones_like(x_0)
+    zeros, ones = torch.zeros_like(x_0), torch.ones_like(x_0)
     mean, variance = x_t, torch.zeros(2, 1, 1, 1, dtype=torch.float64)
     for t in range(12, 5, -1):
-        slope = process.posterior_mean(nothing, one, times(t), times(t - 1))[:, :1, :1, :1]
+        slope = process.posterior_mean(zeros, ones, times(t), times(t - 1))[:, :1, :1, :1]
         mean = process.posterior_mean(x_0, mean, times(t), times(t - 1))
         variance = slope**2 * variance + process.posterior_variance(times(t), times(t - 1), "small")
     torch.testing.assert_close(process.posterior_mean(x_0, x_t, times(12), times(5)), mean)
@@ -135,7 +135,7 @@ def test_step_to_time_zero_has_no_variance_and_returns_x_0(process: GaussianProc
         assert not process.posterior_variance(times(t), times(0), "small").any()
 
 
-def test_tables_are_float64_and_images_keep_their_type(process: GaussianProcess) -> None:
+def test_alpha_bar_is_float64_and_images_keep_their_dtype(process: GaussianProcess) -> None:
     x_0, eps = (tensor.float() for tensor in draw(2))
     assert process.alpha_bar.dtype == torch.float64
     assert process.timesteps == 20
@@ -149,7 +149,7 @@ def test_alpha_bar_that_does_not_fall_from_one_is_rejected(alpha_bar: list[float
         GaussianProcess(np.array(alpha_bar))
 
 
-def test_process_may_end_with_nothing_left_of_the_image() -> None:
+def test_alpha_bar_may_end_at_zero() -> None:
     process = GaussianProcess(np.array([1.0, 0.5, 0.0]))
     x_0, eps = draw(2)
     assert process.q_sample(x_0, times(2), eps).equal(eps)

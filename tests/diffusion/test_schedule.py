@@ -1,4 +1,4 @@
-"""Schedules against their closed forms, written out here, and against the numbers of the papers."""
+"""Compare schedules with their closed forms and with published values."""
 
 import math
 from collections.abc import Callable
@@ -38,17 +38,17 @@ def test_betas_have_their_closed_form(name: str) -> None:
 
 
 def squared_cosine(time: float) -> float:
-    """f of Nichol & Dhariwal's equation (17), at a part of the whole time."""
+    """f(t) of Nichol & Dhariwal's equation (17), for time = t / T."""
     return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
 
 def falling_sigmoid(time: float) -> float:
-    """sigmoid(3) - sigmoid(6 time - 3), by hyperbolic tangents."""
+    """sigmoid(3) - sigmoid(6 time - 3) for time = t / T, written with tanh."""
     return 0.5 * (math.tanh(1.5) - math.tanh((6 * time - 3) / 2))
 
 
 @pytest.mark.parametrize(("name", "curve"), [("cosine", squared_cosine), ("sigmoid", falling_sigmoid)])
-def test_alpha_bar_follows_its_curve_until_beta_is_limited(name: str, curve: Callable[[float], float]) -> None:
+def test_alpha_bar_follows_its_curve_until_beta_is_clipped(name: str, curve: Callable[[float], float]) -> None:
     betas, alpha_bar = schedule.betas(gaussian(name)), schedule.alpha_bar(gaussian(name))
     assert betas[-1] == betas.max() == 0.999
     for t in range(1000):
@@ -56,11 +56,11 @@ def test_alpha_bar_follows_its_curve_until_beta_is_limited(name: str, curve: Cal
     assert alpha_bar[1000] == pytest.approx(alpha_bar[999] * 0.001, rel=1e-12)
 
 
-def test_sigmoid_has_half_its_signal_left_at_half_time() -> None:
+def test_alpha_bar_of_sigmoid_is_one_half_at_half_time() -> None:
     assert schedule.alpha_bar(gaussian("sigmoid"))[500] == pytest.approx(0.5, rel=1e-12)
 
 
-def test_jsd_loses_the_same_part_of_the_image_at_every_step_and_all_of_it_at_the_end() -> None:
+def test_jsd_removes_an_equal_share_of_the_signal_per_step() -> None:
     alpha_bar = schedule.alpha_bar(gaussian("jsd"))
     np.testing.assert_allclose(alpha_bar, [1 - t / 1000 for t in range(1001)], rtol=0, atol=1e-13)
     assert alpha_bar[1000] == 0
@@ -68,7 +68,7 @@ def test_jsd_loses_the_same_part_of_the_image_at_every_step_and_all_of_it_at_the
 
 @pytest.mark.parametrize("timesteps", [21, 1000])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_alpha_bar_is_the_running_product_from_one(name: str, timesteps: int) -> None:
+def test_alpha_bar_is_the_cumulative_product_of_one_minus_beta(name: str, timesteps: int) -> None:
     betas, alpha_bar = (make(gaussian(name, timesteps)) for make in (schedule.betas, schedule.alpha_bar))
     assert alpha_bar.shape == (timesteps + 1,)
     for t in (0, 1, 2, timesteps // 2, timesteps):
@@ -83,18 +83,18 @@ def test_signal_falls_at_every_step(name: str) -> None:
     assert (np.diff(schedule.alpha_bar(gaussian(name))) < 0).all()
 
 
-def test_paper_schedule_leaves_the_published_signal_at_its_end() -> None:
+def test_alpha_bar_of_the_papers_schedule_ends_at_the_value_of_its_code() -> None:
     alpha_bar = schedule.alpha_bar(gaussian("linear"))
     assert alpha_bar.dtype == np.float64
     assert alpha_bar[1] == 1 - 1e-4
-    assert alpha_bar[-1] == pytest.approx(4.04e-5, rel=2e-3)  # the authors' code gives this
+    assert alpha_bar[-1] == pytest.approx(4.04e-5, rel=2e-3)  # value of the authors' code
 
 
-def test_one_step_keeps_precision_that_float32_would_lose() -> None:
+def test_first_step_has_more_precision_than_float32() -> None:
     assert 1 - schedule.alpha_bar(gaussian("linear"))[1] == pytest.approx(1e-4, rel=1e-9)
 
 
 def test_schedule_that_leaves_no_signal_is_refused(diffusion_settings: Gaussian) -> None:
-    """From pure noise, eps tells nothing of x_0: dividing by the signal gave images of nan."""
+    """Without signal, eps does not determine x_0, and the division by the signal gives nan."""
     with pytest.raises(ValidationError, match="less than 1"):
         Gaussian.model_validate({**diffusion_settings.model_dump(), "beta_end": 1.0})
