@@ -1,4 +1,4 @@
-"""Tiny labelled images, a classifier trained on them, and an Inception of random weights."""
+"""Tiny labelled images, a classifier trained on them, and Inception with random weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def stripes(count: int, channels: int, seed: int, classes: int = 2) -> Dataset:
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Work this small only waits for a second thread, the longer the busier the machine."""
+    """Use one thread: a second thread slows down work this small, above all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session", params=[1, 3], ids=["grey", "rgb"])
 def classifier_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained classifier of grey, then of RGB images."""
+    """The file of a classifier trained on grey images, then on RGB images."""
     path = tmp_path_factory.mktemp("classifier") / "extractor.safetensors"
     train, test = (stripes(count, request.param, seed) for count, seed in ((128, 1), (50, 2)))
     extractor.train_classifier(train, test, SETTINGS, 0, path, CPU)
@@ -46,7 +46,7 @@ def classifier_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def inception_pth(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as torch-fidelity publishes its InceptionV3, but of random weights."""
+    """A weights file of InceptionV3 in torch-fidelity's format, with random weights."""
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     write_random_weights(path)
     return path

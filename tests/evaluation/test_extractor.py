@@ -20,7 +20,7 @@ from tests.evaluation.conftest import CPU, SETTINGS, stripes
 
 
 class Rgb(TorchDataset[Tensor]):
-    """Images as torch-fidelity wants them: uint8 (3, H, W), one by one."""
+    """Images in the form that torch-fidelity reads: each is uint8 (3, H, W)."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.expand(-1, 3, -1, -1)
@@ -28,18 +28,18 @@ class Rgb(TorchDataset[Tensor]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int) -> Tensor:
-        return self.images[place]
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
 
 
 class Malicious:
-    """A pickle that runs a command when it is loaded."""
+    """An object whose pickle runs a command when it is loaded."""
 
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return subprocess.call, (["touch", str(self.mark)],)
+        return subprocess.call, (["touch", str(self.marker)],)
 
 
 def images_for(path: Path, count: int, seed: int) -> Tensor:
@@ -55,19 +55,19 @@ def test_classifier_learns_separable_images(classifier_file: Path) -> None:
     assert torch.equal(found.logits.argmax(1), torch.arange(60) % 2)
 
 
-def test_accuracy_is_that_of_the_test_images(tmp_path: Path) -> None:
+def test_accuracy_is_measured_on_the_test_images(tmp_path: Path) -> None:
     train, test = stripes(64, 1, 1), stripes(40, 1, 2)
     test.labels[:10] = 1 - test.labels[:10]
     extractor.train_classifier(train, test, SETTINGS, 0, tmp_path / "e.safetensors", CPU)
     assert extractor.load(tmp_path / "e.safetensors", CPU).accuracy == 0.75
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_different_bytes(tmp_path: Path) -> None:
     train, test = stripes(32, 1, 1), stripes(10, 1, 2)
     short = SETTINGS.model_copy(update={"steps": 3})
     written = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        torch.randn(7)  # the global generator's past does not matter
+        torch.randn(7)  # the state of the global generator must not matter
         path = tmp_path / f"{name}.safetensors"
         extractor.train_classifier(train, test, short, seed, path, CPU)
         written.append(path.read_bytes())
@@ -83,7 +83,7 @@ def test_features_do_not_depend_on_the_batch(classifier_file: Path) -> None:
 
 
 class Registered(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity has no types
-    """The classifier as one of torch-fidelity's own extractors."""
+    """The classifier, registered as an extractor of torch-fidelity."""
 
     def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: object) -> None:
         super().__init__(name, features_list)
@@ -138,21 +138,21 @@ def test_torch_fidelity_computes_the_same_metrics_from_the_classifier(
         assert ours[our_name] == pytest.approx(theirs[their_name], rel=1e-3, abs=1e-5), our_name
 
 
-def test_one_class_is_refused_with_advice(tmp_path: Path) -> None:
+def test_a_single_class_is_refused_with_advice(tmp_path: Path) -> None:
     train = stripes(8, 1, 1, classes=1)
     with pytest.raises(UsageError, match=r"evaluate\.extractor = 'classifier' needs .* two classes.* have 1: "):
         extractor.train_classifier(train, train, SETTINGS, 0, tmp_path / "e.safetensors", CPU)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_another_kind_is_no_extractor(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     files.write_tensors(path, {"w": torch.zeros(2)}, {"format": "ddpm-model-1"})
     with pytest.raises(files.TensorFileError, match="format ddpm-model-1: expected ddpm-extractor-1"):
         extractor.load(path, CPU)
 
 
-def test_inception_gives_torch_fidelitys_features_for_grey_and_rgb(inception_pth: Path, tmp_path: Path) -> None:
+def test_inception_gives_the_features_of_torch_fidelity_for_grey_and_rgb(inception_pth: Path, tmp_path: Path) -> None:
     extractor.fetch_inception(inception_pth, tmp_path / "e.safetensors")
     ours = extractor.load(tmp_path / "e.safetensors", CPU)
     theirs = FeatureExtractorInceptionV3("reference", ["2048", "logits_unbiased"], str(inception_pth))
@@ -187,7 +187,7 @@ def absent(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [absent, broken, incomplete, malicious, folder])
-def test_bad_weights_are_refused_with_the_address_and_never_executed(make: Any, tmp_path: Path) -> None:
+def test_bad_weights_are_refused_with_the_download_url_and_never_executed(make: Any, tmp_path: Path) -> None:
     make(tmp_path / "weights.pth")
     with pytest.raises(extractor.WeightsError) as raised:
         extractor.fetch_inception(tmp_path / "weights.pth", tmp_path / "e.safetensors")
@@ -197,18 +197,18 @@ def test_bad_weights_are_refused_with_the_address_and_never_executed(make: Any, 
     assert not (tmp_path / "e.safetensors").exists()
 
 
-def test_the_malicious_file_of_these_tests_does_execute_where_pickle_may(tmp_path: Path) -> None:
+def test_the_malicious_file_is_executed_if_pickle_is_allowed(tmp_path: Path) -> None:
     malicious(tmp_path / "weights.pth")
     torch.load(tmp_path / "weights.pth", weights_only=False)
     assert (tmp_path / "executed").exists()
 
 
-def test_absent_weights_are_named(tmp_path: Path) -> None:
+def test_error_names_absent_weights(tmp_path: Path) -> None:
     with pytest.raises(extractor.WeightsError, match=r"evaluate\.weights = '.*mine\.pth': there is no such file"):
         extractor.fetch_inception(tmp_path / "mine.pth", tmp_path / "e.safetensors")
 
 
-def test_a_failing_download_says_what_to_download_and_where_to_put_it(
+def test_error_of_a_failed_download_names_the_url_and_the_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -223,14 +223,14 @@ def test_a_failing_download_says_what_to_download_and_where_to_put_it(
 def test_a_download_is_checked_against_its_hash(
     inception_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def download(url: str, **options: Any) -> dict[str, Tensor]:
-        asked.update(options, url=url)
+        arguments.update(options, url=url)
         return dict(torch.load(inception_pth, weights_only=True))
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
     extractor.fetch_inception(None, tmp_path / "e.safetensors")
-    assert asked["url"] == URL_INCEPTION_V3
-    assert asked["check_hash"] is True
+    assert arguments["url"] == URL_INCEPTION_V3
+    assert arguments["check_hash"] is True
     assert files.read_metadata(tmp_path / "e.safetensors")["kind"] == "inception"

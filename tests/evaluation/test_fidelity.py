@@ -1,4 +1,4 @@
-"""Metrics against their closed forms, and what stands beside them."""
+"""Metrics against their closed forms; protocol and warnings."""
 
 import math
 
@@ -34,17 +34,17 @@ def test_frechet_distance_of_scaled_features_is_the_squared_gap_of_deviations() 
     assert fid(Features(centred, first.logits), scaled) == pytest.approx(4 * total, rel=1e-5)
 
 
-def test_frechet_distance_of_a_set_to_itself_is_zero_and_symmetric_else() -> None:
+def test_frechet_distance_to_itself_is_zero_and_the_distance_is_symmetric() -> None:
     first, second = normal(40, 2), normal(60, 3)
     assert fid(first, first) == pytest.approx(0, abs=1e-9)
     assert fid(first, second) == pytest.approx(fid(second, first), rel=1e-9)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_inception_score_of_certain_and_balanced_classes_is_their_number(classes: int) -> None:
+def test_inception_score_of_certain_balanced_predictions_is_the_number_of_classes(classes: int) -> None:
     certain = of_logits(100 * torch.eye(classes).repeat(2000, 1))
     score, deviation = inception_score(certain)
-    assert score == pytest.approx(classes, rel=0.01)  # the shuffle balances ten splits only roughly
+    assert score == pytest.approx(classes, rel=0.01)  # the shuffle balances the ten splits only approximately
     assert 0 < deviation < 0.05
 
 
@@ -53,14 +53,14 @@ def test_inception_score_of_constant_logits_is_one() -> None:
 
 
 def test_inception_score_is_the_exponential_of_the_mutual_information() -> None:
-    """Two groups of images with p(y|x) = (q, 1 - q) and its mirror image: log IS = log 2 - H(q)."""
+    """For two groups of images with p(y|x) = (q, 1 - q) and (1 - q, q), log IS = log 2 - H(q)."""
     q = 0.9
     logits = torch.tensor([[q, 1 - q], [1 - q, q]]).log().repeat(5000, 1)
     entropy = -(q * math.log(q) + (1 - q) * math.log(1 - q))
     assert inception_score(of_logits(logits))[0] == pytest.approx(2 / math.exp(entropy), rel=0.01)
 
 
-def test_precision_and_recall_of_identical_sets_are_one_and_of_distant_ones_zero() -> None:
+def test_precision_and_recall_are_one_for_identical_sets_and_zero_for_distant_sets() -> None:
     real = normal(30, 4)
     far = Features(real.features + 1000, real.logits)
     same, apart = measure(real, real, real, 0).metrics, measure(far, real, real, 0).metrics
@@ -68,8 +68,8 @@ def test_precision_and_recall_of_identical_sets_are_one_and_of_distant_ones_zero
     assert (apart["precision"], apart["recall"]) == (0, 0)
 
 
-def test_precision_is_of_samples_and_recall_of_real_images() -> None:
-    """Samples that sit in one of two real clusters look real, and cover half of the real images."""
+def test_precision_counts_samples_and_recall_counts_real_images() -> None:
+    """Samples within one of two real clusters have high precision; they cover half of the real images."""
     near, far = normal(40, 5).features, normal(40, 6).features + 100
     train = Features(torch.cat([near, far]), torch.zeros(80, 3))
     samples = Features(near.repeat(2, 1) + 0.01 * normal(80, 7).features, torch.zeros(80, 3))
@@ -85,7 +85,7 @@ def test_kernel_distance_grows_with_the_gap_of_means() -> None:
     assert abs(values[0]) < 0.3 < 3 < values[1]
 
 
-def test_numbers_are_matched_to_the_smaller_of_samples_and_test_images() -> None:
+def test_fid_matched_uses_one_sample_for_each_test_image() -> None:
     samples, train, test = normal(50, 9), normal(80, 10), normal(20, 11)
     result = measure(samples, train, test, seed=3)
     assert result.protocol["matched"] == 20
@@ -94,7 +94,7 @@ def test_numbers_are_matched_to_the_smaller_of_samples_and_test_images() -> None
     assert result.metrics["fid_floor"] == fid(test, train)
 
 
-def test_floor_takes_no_more_test_images_than_samples() -> None:
+def test_fid_floor_uses_no_more_test_images_than_samples() -> None:
     samples, train, test = normal(20, 9), normal(80, 10), normal(50, 11)
     result = measure(samples, train, test, seed=3)
     assert result.protocol["matched"] == 20
@@ -102,7 +102,7 @@ def test_floor_takes_no_more_test_images_than_samples() -> None:
     assert result.metrics["fid_floor"] == fid(test.subset(20, 3), train) != fid(test, train)
 
 
-def test_is_real_takes_as_many_training_images_as_samples() -> None:
+def test_is_real_uses_one_training_image_for_each_sample() -> None:
     samples, train = normal(30, 12), normal(90, 13)
     result = measure(samples, train, train, seed=5)
     assert result.protocol["is_real_images"] == 30
@@ -110,13 +110,13 @@ def test_is_real_takes_as_many_training_images_as_samples() -> None:
     assert (result.metrics["is"], result.metrics["is_std"]) == inception_score(samples)
 
 
-def test_too_few_training_images_for_is_real_are_a_warning() -> None:
+def test_too_few_training_images_for_is_real_give_a_warning() -> None:
     result = measure(normal(40, 14), normal(25, 15), normal(40, 16), seed=0)
     assert result.protocol["is_real_images"] == 25
     assert result.warnings == ["is_real is computed from all 25 training images, fewer than the 40 samples"]
 
 
-def test_fewer_images_than_features_are_a_warning_for_each_metric_they_spoil() -> None:
+def test_fewer_images_than_features_give_a_warning_for_each_affected_metric() -> None:
     few, many = normal(6, 17, size=6), normal(30, 18, size=6)
     assert measure(many, many, many, 0).warnings == []
     [matched] = measure(many, many, few, 0).warnings
@@ -127,21 +127,23 @@ def test_fewer_images_than_features_are_a_warning_for_each_metric_they_spoil() -
 
 
 @pytest.mark.parametrize(
-    ("samples", "train", "test", "left"),
+    ("samples", "train", "test", "remaining"),
     [
         (1, 9, 9, {"is", "is_std", "is_real"}),
         (9, 1, 9, {"is", "is_std", "is_real"}),
         (9, 9, 1, {"fid", "kid", "is", "is_std", "is_real", "precision", "recall"}),
     ],
 )
-def test_a_metric_that_one_image_cannot_give_is_left_out(samples: int, train: int, test: int, left: set[str]) -> None:
+def test_metrics_that_need_two_images_are_left_out_for_one(
+    samples: int, train: int, test: int, remaining: set[str]
+) -> None:
     result = measure(normal(samples, 1), normal(train, 2), normal(test, 3), seed=0)
-    assert set(result.metrics) == left
+    assert set(result.metrics) == remaining
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert any("left out" in warning for warning in result.warnings)
 
 
-def test_a_subset_follows_from_the_seed_and_repeats_no_image() -> None:
+def test_a_subset_depends_on_the_seed_and_repeats_no_image() -> None:
     whole = Features(torch.arange(50.0)[:, None], torch.arange(50.0)[:, None])
     first, again, other = whole.subset(20, 1), whole.subset(20, 1), whole.subset(20, 2)
     assert torch.equal(first.features, again.features)
@@ -151,14 +153,14 @@ def test_a_subset_follows_from_the_seed_and_repeats_no_image() -> None:
     assert whole.subset(50, 1) is whole
 
 
-def test_the_seed_decides_and_any_seed_is_taken() -> None:
+def test_metrics_depend_on_the_seed_and_large_seeds_are_valid() -> None:
     samples, train, test = normal(30, 19), normal(90, 20), normal(15, 21)
     first, again, other = (measure(samples, train, test, seed) for seed in (2**63 - 1, 2**63 - 1, 4))
     assert first == again
     assert {key for key in first.metrics if first.metrics[key] != other.metrics[key]} >= {"fid_matched", "is_real"}
 
 
-def test_the_protocol_says_what_the_numbers_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_protocol_lists_the_counts_behind_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fidelity, "KID_SUBSET_SIZE", 25)
     assert measure(normal(30, 22), normal(90, 23), normal(12, 24), 0).protocol == {
         "samples": 30,
@@ -173,5 +175,5 @@ def test_the_protocol_says_what_the_numbers_come_from(monkeypatch: pytest.Monkey
     }
 
 
-def test_splits_of_fewer_than_ten_images_are_said_in_the_protocol() -> None:
+def test_fewer_than_ten_samples_give_one_split_each() -> None:
     assert measure(normal(7, 25), normal(90, 26), normal(12, 27), 0).protocol["is_splits"] == 7

@@ -1,4 +1,4 @@
-"""Bits per dimension of images that are Gaussian noise, whose entropy and best denoiser are known."""
+"""Bits per dimension of Gaussian images, whose entropy and optimal denoiser are known."""
 
 import math
 
@@ -16,12 +16,12 @@ SHAPE = (7, 2, 8, 16)
 
 
 class Oracle(Denoiser):
-    """The best x_0 for x_0 ~ N(0, STD^2), and the log variance of x_(t-1) given x_t."""
+    """The optimal estimate of x_0 for x_0 ~ N(0, STD^2), and the log variance of x_(t-1) given x_t."""
 
     def output(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         a_t, a_s = (self.gaussian.alpha_bar[times].view(-1, 1, 1, 1) for times in (t, t - 1))
         total = a_t * STD**2 + 1 - a_t
-        # x_(t-1) ~ N(0, a_s STD^2 + 1 - a_s), measured as x_t = sqrt(alpha) x_(t-1) + noise of variance 1 - alpha
+        # x_(t-1) ~ N(0, a_s STD^2 + 1 - a_s) and x_t = sqrt(alpha) x_(t-1) + noise of variance 1 - alpha
         log_variance = ((a_s * STD**2 + 1 - a_s) * (1 - a_t / a_s) / total).log()
         x_0 = (a_t.sqrt() * STD**2 / total).float() * x_t
         return x_0, log_variance.float().expand_as(x_t)
@@ -33,15 +33,15 @@ def oracle(timesteps: int) -> Denoiser:
 
 
 def noise() -> Tensor:
-    """Images of the 256 values, N(0, STD^2) in between."""
+    """Images from N(0, STD^2), rounded to the 256 grey levels."""
     x_0 = STD * torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     return images.to_float(images.to_uint8(x_0, (-1.0, 1.0)), (-1.0, 1.0))
 
 
-def test_bound_of_the_best_denoiser_is_the_entropy_of_the_images() -> None:
+def test_bound_of_the_optimal_denoiser_is_the_entropy_of_the_images() -> None:
     x_0 = noise().double()
     edges = torch.special.ndtr((x_0 + 1 / 255) / STD) - torch.special.ndtr((x_0 - 1 / 255) / STD)
-    entropy = -edges.log2().mean().item()  # of these very images: 7.04 bits are expected
+    entropy = -edges.log2().mean().item()  # of these images; the expected value is 7.04 bits
     found = measure(oracle(1000), x_0.float(), 0, "large")
     assert entropy == pytest.approx(math.log2(STD * math.sqrt(2 * math.pi * math.e) * 255 / 2), abs=0.05)
     assert found.bits_per_dim == pytest.approx(entropy, abs=0.02)
@@ -52,7 +52,7 @@ def test_parts_add_up_to_the_bound() -> None:
     assert (found.distortion, found.rate, found.bits_per_dim) == (2.0, 0.875, 2.875)
 
 
-def test_error_of_x_0_is_what_the_best_denoiser_cannot_know() -> None:
+def test_x_0_error_of_the_optimal_denoiser_is_the_posterior_variance() -> None:
     found = measure(oracle(50), noise(), 0, "large")
     a = process("cosine", 50).alpha_bar[1:]
     expected = STD**2 * (1 - a) / (a * STD**2 + 1 - a)
@@ -66,7 +66,7 @@ def test_likelihood_does_not_depend_on_the_batch() -> None:
     assert parts.prior == pytest.approx(whole.prior, rel=1e-5)
 
 
-def test_each_image_has_noise_of_its_own() -> None:
+def test_each_image_has_its_own_noise() -> None:
     image = noise()[:1]
     alone, twice = (measure(oracle(20), x_0, 0, "large").terms for x_0 in (image, torch.cat([image, image])))
     assert not torch.allclose(alone, twice, rtol=1e-3)
@@ -79,21 +79,21 @@ def test_x_0_is_clipped() -> None:
     torch.testing.assert_close(found, (1 - noise()).square().mean().double().expand(20))
 
 
-def test_same_seed_gives_the_same_result_and_another_seed_another() -> None:
+def test_the_same_seed_gives_the_same_result_and_another_seed_a_different_one() -> None:
     first, same, other = (measure(oracle(20), noise(), seed, "large").terms for seed in (0, 0, 1))
     assert first.equal(same)
     assert not first.equal(other)
 
 
-def test_terms_of_a_fixed_variance_depend_on_its_choice() -> None:
+def test_terms_depend_on_the_choice_of_the_fixed_variance() -> None:
     settings = gaussian("cosine", 20, prediction="x_0")
     denoiser = Denoiser(lambda x, _index: 0.5 * x, process("cosine", 20), settings)
     large, small = (measure(denoiser, noise(), 0, sigma) for sigma in ("large", "small"))
-    assert large.distortion == pytest.approx(small.distortion)  # both take the posterior's at t = 2
+    assert large.distortion == pytest.approx(small.distortion)  # at t = 1 both use the posterior variance of t = 2
     assert (large.terms[1:] != small.terms[1:]).all()
 
 
-def test_progress_hears_of_every_network_evaluation() -> None:
-    heard: list[int] = []
-    measure(oracle(20), noise(), 0, "large", batch_size=4, progress=heard.append)
-    assert heard == [4] * 20 + [3] * 20
+def test_progress_is_called_after_every_network_evaluation() -> None:
+    calls: list[int] = []
+    measure(oracle(20), noise(), 0, "large", batch_size=4, progress=calls.append)
+    assert calls == [4] * 20 + [3] * 20

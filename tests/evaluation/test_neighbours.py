@@ -11,23 +11,23 @@ def pictures(count: int, seed: int, shape: tuple[int, ...] = (3, 4, 8)) -> torch
 
 
 def test_copies_are_found_at_distance_zero() -> None:
-    train = pictures(40, 0, (3, 32, 32))  # so large that a distance from expanded squares would not be zero
+    train = pictures(40, 0, (3, 32, 32))  # large enough that expanding the square would not give zero
     order = torch.tensor([31, 0, 17, 39, 5])
-    places, distances = neighbours.nearest(train[order], train)
-    assert torch.equal(places, order)
+    indices, distances = neighbours.nearest(train[order], train)
+    assert torch.equal(indices, order)
     assert torch.equal(distances, torch.zeros(5))
 
 
 def test_nearest_agrees_with_plain_comparison() -> None:
     samples, train = pictures(7, 1), pictures(30, 2)
-    places, distances = neighbours.nearest(samples, train)
+    indices, distances = neighbours.nearest(samples, train)
     gaps = (samples.double()[:, None] - train.double()[None]).square().mean((2, 3, 4)).sqrt()
-    assert torch.equal(places, gaps.argmin(1))
+    assert torch.equal(indices, gaps.argmin(1))
     torch.testing.assert_close(distances.double(), gaps.min(1).values, rtol=1e-5, atol=0)
-    assert (places.dtype, distances.dtype) == (torch.int64, torch.float32)
+    assert (indices.dtype, distances.dtype) == (torch.int64, torch.float32)
 
 
-def test_distance_is_in_grey_levels_whatever_the_size() -> None:
+def test_distance_is_in_grey_levels_for_every_image_size() -> None:
     for shape in ((1, 2, 3), (3, 16, 8)):
         black = torch.zeros((1, *shape), dtype=torch.uint8)
         _, distances = neighbours.nearest(black, black + 51)
