@@ -1,4 +1,4 @@
-"""The course's minimal U-Net: its size, and its function written out."""
+"""The course's minimal U-Net: its parameter count, and its output against explicit operations."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from ddpm.params import BasicNetwork
 
 
 def network(image_channels: int, **changes: Any) -> BasicUNet:
-    """Three levels; the course's by default."""
+    """A network of three levels with the course's settings by default."""
     torch.manual_seed(0)
     values = {"kind": "basic", "channels": 32, "multipliers": [1, 2, 2], "time": False, "conditional": False}
     return BasicUNet(BasicNetwork.model_validate({**values, **changes}), image_channels)
 
 
-def test_it_has_the_courses_parameter_count() -> None:
+def test_network_has_the_courses_parameter_count() -> None:
     assert sum(parameter.numel() for parameter in network(1).parameters()) == 309_057
 
 
-def test_it_is_six_convolutions_with_sums_for_shortcuts() -> None:
+def test_network_is_six_convolutions_with_additive_skip_connections() -> None:
     net = network(3, channels=4)
     weights = list(net.parameters())
 
@@ -51,7 +51,7 @@ def test_output_has_the_shape_of_the_input(multipliers: list[int]) -> None:
     assert network(3, channels=4, multipliers=multipliers)(x, torch.tensor([0, 5])).shape == x.shape
 
 
-def test_it_does_not_know_the_time() -> None:
+def test_output_does_not_depend_on_the_time() -> None:
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     net = network(3, channels=4)
     assert net(x, torch.tensor([0, 0])).equal(net(x, torch.tensor([7, 19])))

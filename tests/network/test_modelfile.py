@@ -1,4 +1,4 @@
-"""A model file gives back the model that it was made from."""
+"""A model file restores the saved model."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def description(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> 
 
 @pytest.fixture
 def network(description: Description) -> UNet:
-    """A network whose every weight is random."""
+    """A network with random values in every parameter."""
     torch.manual_seed(0)
     network = description.build()
     for parameter in network.parameters():
@@ -34,7 +34,7 @@ def path(tmp_path: Path, description: Description, network: UNet) -> Path:
     return path
 
 
-def test_loaded_model_computes_what_the_saved_one_did(path: Path, description: Description, network: UNet) -> None:
+def test_loaded_model_computes_the_same_as_the_saved_model(path: Path, description: Description, network: UNet) -> None:
     model = modelfile.load(path)
     assert model.description == description
     x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 20])
@@ -43,7 +43,7 @@ def test_loaded_model_computes_what_the_saved_one_did(path: Path, description: D
     torch.testing.assert_close(dict(model.network.state_dict()), dict(network.state_dict()), rtol=0, atol=0)
 
 
-def test_loaded_model_carries_its_process_and_value_range(
+def test_loaded_model_has_the_saved_process_and_value_range(
     tmp_path: Path, description: Description, network: UNet
 ) -> None:
     changes = {"timesteps": 30, "beta_end": 0.1, "value_range": [0.0, 1.0]}
@@ -55,7 +55,9 @@ def test_loaded_model_carries_its_process_and_value_range(
     assert denoiser.process.alpha_bar[1].item() == pytest.approx(0.99)
 
 
-def test_loaded_model_is_ready_to_sample_and_not_to_train(path: Path, description: Description, network: UNet) -> None:
+def test_loaded_model_is_in_evaluation_mode_and_requires_no_gradient(
+    path: Path, description: Description, network: UNet
+) -> None:
     dropping = Description(
         description.diffusion, description.network.model_copy(update={"dropout": 0.5}), (3, 8, 8), ["cat", "dog"]
     )
@@ -65,7 +67,7 @@ def test_loaded_model_is_ready_to_sample_and_not_to_train(path: Path, descriptio
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_equal_models_give_equal_bytes_and_others_another_digest(
+def test_equal_models_have_equal_bytes_and_different_models_different_digests(
     tmp_path: Path, path: Path, description: Description, network: UNet
 ) -> None:
     again = tmp_path / "again.safetensors"
@@ -77,12 +79,12 @@ def test_equal_models_give_equal_bytes_and_others_another_digest(
     assert modelfile.load(again).digest != first
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(files.TensorFileError, match=r"nowhere\.safetensors does not exist"):
         modelfile.load(tmp_path / "nowhere.safetensors")
 
 
-def test_file_of_another_format_is_no_model(tmp_path: Path) -> None:
+def test_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.safetensors"
     files.write_tensors(path, {"images": torch.zeros(2)}, {"format": "ddpm-dataset-1"})
     with pytest.raises(files.TensorFileError, match="has the format ddpm-dataset-1: expected ddpm-model-1"):
@@ -98,7 +100,7 @@ def test_training_starts_from_the_weights_of_a_model_file(path: Path, descriptio
     assert all(parameter.requires_grad for parameter in other.parameters())
 
 
-def test_model_of_another_shape_cannot_start_a_training(path: Path, network_settings: UNetNetwork) -> None:
+def test_training_cannot_start_from_a_model_of_another_shape(path: Path, network_settings: UNetNetwork) -> None:
     wider = UNet(network_settings.model_copy(update={"channels": 12}), 3, 8, 3, 0)
     with pytest.raises(files.TensorFileError, match=r"train\.init = .*model\.safetensors"):
         modelfile.initialise(wider, path)

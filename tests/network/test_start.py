@@ -1,4 +1,4 @@
-"""Weights from a model file are used for what they were trained for."""
+"""Training starts only from a model file with compatible settings."""
 
 from pathlib import Path
 from typing import Any
@@ -36,21 +36,21 @@ def changed(description: Description, **changes: Any) -> Description:
     ("key", "value"),
     [("heads", 4), ("groups", 2), ("norm_eps", 1e-5), ("time", False), ("downsample", "symmetric")],
 )
-def test_what_the_weights_of_a_network_do_not_show_must_agree(
+def test_settings_that_change_no_weight_shape_must_match(
     description: Description, path: Path, key: str, value: object, whole: bool
 ) -> None:
     other = changed(description, **{key: value})
     modelfile.initialise(other.build(), path)  # the weights fit
-    was = getattr(description.network, key)
+    expected = getattr(description.network, key)
     with pytest.raises(
         TensorFileError, match=rf"model\.safetensors is another model:\n  network\.{key} = .*: must be"
-    ) as e:
+    ) as caught:
         modelfile.check_compatible(path, other, whole)
-    assert str(e.value).endswith(f"= {value!r}: must be {was!r}")
+    assert str(caught.value).endswith(f"= {value!r}: must be {expected!r}")
 
 
 @pytest.mark.parametrize("changes", [{"prediction": "v"}, {"beta_end": 0.3}, {"timesteps": 30}])
-def test_process_must_agree_where_nothing_is_trained(
+def test_process_must_match_only_if_nothing_is_trained(
     description: Description, path: Path, changes: dict[str, Any]
 ) -> None:
     (key,) = changes
@@ -60,5 +60,5 @@ def test_process_must_agree_where_nothing_is_trained(
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_training_may_choose_its_dropout(description: Description, path: Path, whole: bool) -> None:
+def test_dropout_may_differ(description: Description, path: Path, whole: bool) -> None:
     modelfile.check_compatible(path, changed(description, dropout=0.3), whole)

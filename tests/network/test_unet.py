@@ -1,4 +1,4 @@
-"""The U-Net: its size, its parts, and where it starts."""
+"""The U-Net: parameter counts, layers and initial weights."""
 
 import math
 from typing import TypeVar
@@ -24,7 +24,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def randomised(module: Module, scale: float = 0.3) -> Module:
-    """The module with no weight left at zero, so that every path through it counts."""
+    """The module with random values in every parameter, so that every path affects the output."""
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=scale)
@@ -59,7 +59,7 @@ def test_output_has_the_shape_of_the_input(network_settings: UNetNetwork, multip
     assert network(images(2, 3, 8, 8), torch.tensor([0, 5])).shape == (2, 3, 8, 8)
 
 
-def test_untrained_network_answers_exactly_zero(network_settings: UNetNetwork) -> None:
+def test_untrained_network_returns_exactly_zero(network_settings: UNetNetwork) -> None:
     assert not UNet(network_settings, 3, 8, 3, 0)(images(2, 3, 8, 8), torch.tensor([0, 5])).any()
 
 
@@ -72,7 +72,7 @@ def test_output_depends_on_image_and_time(network_settings: UNetNetwork) -> None
     assert (same - other).abs().max() > 1e-3
 
 
-def test_images_of_a_batch_do_not_mix(network_settings: UNetNetwork) -> None:
+def test_images_of_a_batch_are_independent(network_settings: UNetNetwork) -> None:
     network = randomised(UNet(network_settings, 3, 8, 3, 0), 0.1)
     x, index = images(3, 3, 8, 8), torch.tensor([0, 7, 3])
     together = network(x, index)
@@ -80,46 +80,46 @@ def test_images_of_a_batch_do_not_mix(network_settings: UNetNetwork) -> None:
         torch.testing.assert_close(network(x[i : i + 1], index[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-def test_network_walks_down_and_up_as_the_papers_does(network_settings: UNetNetwork) -> None:
+def test_forward_pass_equals_the_papers_sequence_of_layers(network_settings: UNetNetwork) -> None:
     network = randomised(UNet(network_settings.model_copy(update={"blocks": 2}), 3, 8, 3, 0), 0.1)
     part, index, x = network.get_submodule, torch.tensor([1, 7]), images(2, 3, 8, 8)
     embedding = network.time(index)
-    kept = [network.first(x)]
+    skips = [network.first(x)]
     for block in (0, 1):  # at 8 x 8
-        kept.append(part(f"down.0.blocks.{block}")(kept[-1], embedding))
-    kept.append(part("down.0.downsample")(kept[-1]))
+        skips.append(part(f"down.0.blocks.{block}")(skips[-1], embedding))
+    skips.append(part("down.0.downsample")(skips[-1]))
     for block in (0, 1):  # at 4 x 4, with attention
-        kept.append(part(f"down.1.attentions.{block}")(part(f"down.1.blocks.{block}")(kept[-1], embedding)))
-    h = part("middle.attention")(part("middle.block_1")(kept[-1], embedding))
+        skips.append(part(f"down.1.attentions.{block}")(part(f"down.1.blocks.{block}")(skips[-1], embedding)))
+    h = part("middle.attention")(part("middle.block_1")(skips[-1], embedding))
     h = part("middle.block_2")(h, embedding)
     for block in (0, 1, 2):
-        h = part(f"up.0.blocks.{block}")(torch.cat([h, kept.pop()], dim=1), embedding)
+        h = part(f"up.0.blocks.{block}")(torch.cat([h, skips.pop()], dim=1), embedding)
         h = part(f"up.0.attentions.{block}")(h)
     h = part("up.0.upsample")(h)
     for block in (0, 1, 2):
-        h = part(f"up.1.blocks.{block}")(torch.cat([h, kept.pop()], dim=1), embedding)
+        h = part(f"up.1.blocks.{block}")(torch.cat([h, skips.pop()], dim=1), embedding)
     normalised = part("norm")(h)
     expected = part("last")(normalised * normalised.sigmoid())
-    assert not kept
+    assert not skips
     torch.testing.assert_close(network(x, index), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_stands_at_the_sizes_asked_for_and_in_the_middle(network_settings: UNetNetwork) -> None:
+def test_attention_is_at_the_configured_sizes_and_in_the_middle(network_settings: UNetNetwork) -> None:
     def count(attention: list[int]) -> int:
         settings = network_settings.model_copy(update={"attention": attention, "blocks": 2})
         return sum(isinstance(module, SelfAttention) for module in UNet(settings, 3, 8, 3, 0).modules())
 
-    assert [count([]), count([4]), count([8]), count([4, 8])] == [1, 6, 6, 11]  # 2 down, 3 up each
+    assert [count([]), count([4]), count([8]), count([4, 8])] == [1, 6, 6, 11]  # each size: 2 down, 3 up
 
 
-def test_untrained_residual_block_is_its_shortcut(network_settings: UNetNetwork) -> None:
+def test_untrained_residual_block_equals_its_shortcut(network_settings: UNetNetwork) -> None:
     x, embedding = images(2, 8, 4, 6), images(2, 32)
     assert ResidualBlock(8, 8, network_settings)(x, embedding).equal(x)
     wider = ResidualBlock(8, 16, network_settings)
     assert wider(x, embedding).equal(wider.shortcut(x))
 
 
-def test_residual_block_is_the_papers_sequence(network_settings: UNetNetwork) -> None:
+def test_residual_block_equals_the_papers_sequence_of_layers(network_settings: UNetNetwork) -> None:
     block = randomised(ResidualBlock(8, 16, network_settings))
     x, embedding = images(2, 8, 4, 6), images(2, 32)
 
@@ -150,7 +150,7 @@ def test_untrained_attention_is_the_identity(network_settings: UNetNetwork) -> N
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_attention_is_the_softmax_of_scaled_products(network_settings: UNetNetwork, heads: int) -> None:
+def test_attention_is_the_softmax_of_scaled_dot_products(network_settings: UNetNetwork, heads: int) -> None:
     attention = randomised(SelfAttention(8, network_settings.model_copy(update={"heads": heads})))
     x = images(2, 8, 4, 6)
     h = attention.norm(x)
@@ -166,17 +166,17 @@ def test_attention_is_the_softmax_of_scaled_products(network_settings: UNetNetwo
     ("pad", "rows", "columns"),
     [("asymmetric", [3, 2], [3, 3, 2]), ("symmetric", [2, 3], [2, 3, 3])],
 )
-def test_downsampling_pads_where_it_says(
+def test_downsampling_pads_the_configured_sides(
     network_settings: UNetNetwork, pad: str, rows: list[int], columns: list[int]
 ) -> None:
     layer = Downsample(8, network_settings.model_copy(update={"downsample": pad}))
     nn.init.ones_(layer.conv.get_parameter("weight"))
-    # A kernel of ones over an image of ones counts the pixels that it covers: fewer where it meets the pad.
+    # A kernel of ones over an image of ones counts the image pixels under it; padding does not count.
     expected = 8 * torch.outer(torch.tensor(rows), torch.tensor(columns)).float()
     torch.testing.assert_close(layer(torch.ones(2, 8, 4, 6)), expected.expand(2, 8, 2, 3))
 
 
-def test_upsampling_repeats_each_pixel_before_it_smooths() -> None:
+def test_upsampling_repeats_each_pixel_before_the_convolution() -> None:
     layer = Upsample(3)
     nn.init.dirac_(layer.conv.get_parameter("weight"))
     x = images(2, 3, 4, 6)
@@ -200,7 +200,7 @@ def test_time_embedding_is_two_dense_layers_over_sinusoids() -> None:
     torch.testing.assert_close(layer(index), layer.dense_2(hidden * hidden.sigmoid()))
 
 
-def test_weights_start_xavier_uniform_and_biases_zero() -> None:
+def test_initial_weights_are_xavier_uniform_and_initial_biases_zero() -> None:
     layer = conv(40, 60)
     bound = (6 / (9 * (40 + 60))) ** 0.5
     weight = next(layer.parameters()).detach()
@@ -210,7 +210,7 @@ def test_weights_start_xavier_uniform_and_biases_zero() -> None:
         assert not dict(dense.named_parameters())["bias"].any()
 
 
-def test_the_courses_network_has_its_parameter_count(network_settings: UNetNetwork) -> None:
+def test_course_network_has_the_courses_parameter_count(network_settings: UNetNetwork) -> None:
     course = {
         "channels": 32,
         "multipliers": [1, 2, 2],
@@ -227,36 +227,36 @@ def test_the_courses_network_has_its_parameter_count(network_settings: UNetNetwo
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_707_009
 
 
-def test_conditional_network_tells_classes_apart(network_settings: UNetNetwork) -> None:
+def test_output_of_a_conditional_network_depends_on_the_label(network_settings: UNetNetwork) -> None:
     network = randomised(UNet(network_settings.model_copy(update={"conditional": True}), 3, 8, 3, 5))
     x, index = images(1, 3, 8, 8).expand(3, -1, -1, -1), torch.tensor([4, 4, 4])
     first, other, none = network(x, index, torch.tensor([0, 3, 5]))
     assert (first - other).abs().max() > 1e-3
     assert (first - none).abs().max() > 1e-3
-    torch.testing.assert_close(network(x, index)[1], none)  # without labels none is known
+    torch.testing.assert_close(network(x, index)[1], none)  # no labels equal the null label
 
 
-def test_label_adds_to_the_time_embedding(network_settings: UNetNetwork) -> None:
+def test_label_embedding_is_added_to_the_time_embedding(network_settings: UNetNetwork) -> None:
     network = randomised(UNet(network_settings.model_copy(update={"conditional": True}), 3, 8, 3, 5))
     assert network.label is not None
     x, index, labels = images(2, 3, 8, 8), torch.tensor([4, 0]), torch.tensor([3, 1])
-    seen: list[Tensor] = []
-    network.get_submodule("middle").register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[1]))
+    embeddings: list[Tensor] = []
+    network.get_submodule("middle").register_forward_hook(lambda _module, inputs, _output: embeddings.append(inputs[1]))
     network(x, index, labels)
-    torch.testing.assert_close(seen, [network.time(index) + network.label.weight[labels]])
+    torch.testing.assert_close(embeddings, [network.time(index) + network.label.weight[labels]])
 
 
 def test_unconditional_network_has_no_labels(network_settings: UNetNetwork) -> None:
     assert UNet(network_settings, 3, 8, 3, 5).label is None
 
 
-def test_network_without_time_takes_every_time_for_the_first(network_settings: UNetNetwork) -> None:
-    knowing = randomised(UNet(network_settings, 3, 8, 3, 0))
-    blind = UNet(network_settings.model_copy(update={"time": False}), 3, 8, 3, 0)
-    blind.load_state_dict(knowing.state_dict())
+def test_network_without_time_always_uses_index_zero(network_settings: UNetNetwork) -> None:
+    timed = randomised(UNet(network_settings, 3, 8, 3, 0))
+    untimed = UNet(network_settings.model_copy(update={"time": False}), 3, 8, 3, 0)
+    untimed.load_state_dict(timed.state_dict())
     x = images(2, 3, 8, 8)
-    assert blind(x, torch.tensor([7, 19])).equal(knowing(x, torch.tensor([0, 0])))
+    assert untimed(x, torch.tensor([7, 19])).equal(timed(x, torch.tensor([0, 0])))
 
 
-def test_learned_variance_doubles_the_outputs(network_settings: UNetNetwork) -> None:
+def test_learned_variance_doubles_the_output_channels(network_settings: UNetNetwork) -> None:
     assert UNet(network_settings, 3, 8, 6, 0)(images(2, 3, 8, 8), torch.tensor([0, 5])).shape == (2, 6, 8, 8)
