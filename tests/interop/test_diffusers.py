@@ -1,4 +1,4 @@
-"""A model as diffusers has it: the same weights, the same numbers, and back."""
+"""Export to diffusers and import from it: the same weights and the same outputs."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,7 @@ def description(diffusion_settings: Gaussian, network_settings: UNetNetwork) -> 
 
 
 def changed(description: Description, **changes: Any) -> Description:
-    """Changes go to the section that has their key."""
+    """The description with each change applied to the section that has its key."""
     sections = [
         section.model_copy(update={key: value for key, value in changes.items() if key in type(section).model_fields})
         for section in (description.diffusion, description.network)
@@ -50,7 +50,7 @@ def changed(description: Description, **changes: Any) -> Description:
 
 
 def state_of(description: Description) -> State:
-    """Random weights, without a zero among them."""
+    """Random weights, none of them zero."""
     torch.manual_seed(0)
     return {
         name: 0.3 * torch.randn(weight.shape) + (1 if name.endswith("weight") and weight.dim() == 1 else 0)
@@ -75,7 +75,7 @@ def theirs(folder: Path) -> UNet2DModel:
 
 
 def edited(path: Path, **changes: Any) -> None:
-    """A config with other values; `...` removes the key."""
+    """Change values of a config file; the value `...` removes the key."""
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
 
@@ -93,7 +93,7 @@ def test_exported_network_computes_the_same(description: Description, tmp_path: 
 
 
 @each_network
-def test_what_was_exported_comes_back(description: Description, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_import_restores_the_exported_model(description: Description, tmp_path: Path, changes: dict[str, Any]) -> None:
     description = changed(description, **changes)
     state = state_of(description)
     diffusers.export(description, state, tmp_path)
@@ -103,7 +103,7 @@ def test_what_was_exported_comes_back(description: Description, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("sigma", "clip"), [(None, True), ("large", False), ("small", True)])
-def test_how_to_sample_comes_back_and_reaches_the_pipeline(
+def test_sampling_settings_are_exported_and_imported(
     description: Description, tmp_path: Path, sigma: str | None, clip: bool
 ) -> None:
     diffusers.export(description, state_of(description), tmp_path, sigma, clip)
@@ -119,7 +119,7 @@ def test_how_to_sample_comes_back_and_reaches_the_pipeline(
         ({"variance": "learned_range"}, "small", "sigma = 'small': the model has a learned variance"),
     ],
 )
-def test_a_variance_that_the_model_cannot_have_is_refused(
+def test_export_refuses_a_sigma_that_the_model_cannot_have(
     description: Description, tmp_path: Path, changes: dict[str, Any], sigma: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -140,7 +140,7 @@ def test_a_variance_that_the_model_cannot_have_is_refused(
     ],
     ids=str,
 )
-def test_pipeline_has_the_process_and_gives_it_back(
+def test_scheduler_has_the_same_alpha_bar_and_import_restores_the_process(
     description: Description, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     description = changed(description, **changes)
@@ -152,7 +152,7 @@ def test_pipeline_has_the_process_and_gives_it_back(
     assert diffusers.read(tmp_path).description == description
 
 
-def test_pipeline_samples_what_the_exported_model_would(description: Description, tmp_path: Path) -> None:
+def test_pipeline_gives_the_samples_of_the_exported_model(description: Description, tmp_path: Path) -> None:
     state = state_of(description)
     diffusers.export(description, state, tmp_path)
     pipeline = DDPMPipeline.from_pretrained(tmp_path, local_files_only=True)
@@ -173,7 +173,7 @@ def test_pipeline_samples_what_the_exported_model_would(description: Description
     np.testing.assert_allclose(images, expected, rtol=0, atol=1e-3)
 
 
-def test_network_that_does_not_know_the_time_hears_the_same_at_every_time(
+def test_exported_network_without_time_computes_the_same_at_every_time(
     description: Description, tmp_path: Path
 ) -> None:
     description = changed(description, time=False)
@@ -195,7 +195,7 @@ def test_network_that_does_not_know_the_time_hears_the_same_at_every_time(
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_what_diffusers_cannot_express_is_refused_by_name(
+def test_error_names_the_setting_that_diffusers_cannot_express(
     description: Description, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=f"diffusers cannot express this model:\n  {message}"):
@@ -203,25 +203,25 @@ def test_what_diffusers_cannot_express_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_course_s_process_and_network_are_refused_by_name(description: Description, tmp_path: Path) -> None:
-    straight = Interpolation(
+def test_error_names_the_process_and_the_network_of_the_course(description: Description, tmp_path: Path) -> None:
+    interpolation = Interpolation(
         process="interpolation", timesteps=20, prediction="x_0", variance="fixed", value_range=[-1.0, 1.0]
     )
     basic = BasicNetwork(kind="basic", channels=8, multipliers=[1, 2], time=False, conditional=False)
     with pytest.raises(UsageError, match=r"diffusion\.process = 'interpolation': diffusers has no scheduler"):
-        diffusers.export(replace(description, diffusion=straight), {}, tmp_path)
+        diffusers.export(replace(description, diffusion=interpolation), {}, tmp_path)
     with pytest.raises(UsageError, match=r"network\.kind = 'basic': diffusers has no such network"):
         diffusers.export(replace(description, network=basic), {}, tmp_path)
 
 
-def test_diffusers_takes_a_learned_variance_for_something_else() -> None:
-    """Its `learned` roots what ours, as the paper's code, makes the logarithm of the variance: hence the refusal."""
+def test_diffusers_does_not_read_a_learned_variance_as_a_log_variance() -> None:
+    """Diffusers takes the square root of the output that the paper's code reads as log variance; export refuses it."""
     scheduler = DDPMScheduler(20, variance_type="learned")
     output = torch.cat([torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), -4.0)], dim=1)
     assert scheduler.step(output, 10, torch.zeros(1, 3, 4, 4)).prev_sample.isnan().all()
 
 
-def test_first_layout_is_read_with_its_old_names_of_attention(description: Description, tmp_path: Path) -> None:
+def test_first_layout_is_read_with_its_old_attention_names(description: Description, tmp_path: Path) -> None:
     state = state_of(description)
     diffusers.export(description, state, tmp_path / "new")
     old = tmp_path / "old"
@@ -229,10 +229,10 @@ def test_first_layout_is_read_with_its_old_names_of_attention(description: Descr
     for part, name in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
         (tmp_path / "new" / part / name).rename(old / name)
     edited(old / "config.json", dropout=..., add_attention=..., upsample_type=..., num_class_embeds=...)
-    words = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     named = load_file(tmp_path / "new" / "unet" / "diffusion_pytorch_model.safetensors")
-    for new_word, old_word in words.items():
-        named = {name.replace(new_word, old_word): tensor for name, tensor in named.items()}
+    for new, previous in names.items():
+        named = {name.replace(new, previous): tensor for name, tensor in named.items()}
     assert "mid_block.attentions.0.proj_attn.weight" in named
     torch.save(named, old / "diffusion_pytorch_model.bin")
     imported = diffusers.read(old)
@@ -240,8 +240,11 @@ def test_first_layout_is_read_with_its_old_names_of_attention(description: Descr
     torch.testing.assert_close(dict(imported.weights), state, rtol=0, atol=0)
 
 
-def test_network_that_diffusers_made_computes_the_same_here(tmp_path: Path) -> None:
-    """Of the Hugging Face tutorials' kind, except for the frequencies: cosines first, symmetric pads, heads of 8."""
+def test_imported_network_computes_the_same_as_that_of_diffusers(tmp_path: Path) -> None:
+    """Use a network like those of the Hugging Face tutorials: cosines first, symmetric padding, heads of 8 channels.
+
+    Only `freq_shift` is different.
+    """
     torch.manual_seed(0)
     network = UNet2DModel(
         sample_size=16,
@@ -338,7 +341,7 @@ def test_network_that_diffusers_made_computes_the_same_here(tmp_path: Path) -> N
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_what_we_cannot_express_is_refused_by_name(
+def test_error_names_the_key_that_this_project_cannot_express(
     description: Description, tmp_path: Path, part: str, changes: dict[str, Any], message: str
 ) -> None:
     diffusers.export(changed(description, attention=[16]), state_of(description), tmp_path)
@@ -348,7 +351,7 @@ def test_what_we_cannot_express_is_refused_by_name(
         diffusers.read(tmp_path)
 
 
-def test_all_that_is_wrong_is_said_at_once_in_a_line_for_each_key(description: Description, tmp_path: Path) -> None:
+def test_error_lists_all_problems_with_one_line_for_each_key(description: Description, tmp_path: Path) -> None:
     diffusers.export(description, state_of(description), tmp_path)
     path = tmp_path / "unet" / "config.json"
     edited(path, freq_shift=..., block_out_channels=["8", "16"], act_fn="gelu", gating=1)
@@ -363,16 +366,16 @@ def test_all_that_is_wrong_is_said_at_once_in_a_line_for_each_key(description: D
     ]
 
 
-def test_the_first_published_layout_is_accepted_with_its_nulls(description: Description, tmp_path: Path) -> None:
-    """The keys of google/ddpm-cifar10-32, of diffusers 0.0.4 and 0.1.1, and those that it does not have."""
+def test_first_layout_is_read_with_null_and_absent_keys(description: Description, tmp_path: Path) -> None:
+    """Use the keys of google/ddpm-cifar10-32 (diffusers 0.0.4 and 0.1.1); the others are null or absent."""
     state = state_of(description)
     diffusers.export(description, state, tmp_path)
     unet = json.loads((tmp_path / "unet" / "config.json").read_text())
-    had = ("act_fn attention_head_dim block_out_channels center_input_sample down_block_types downsample_padding "
+    keys = ("act_fn attention_head_dim block_out_channels center_input_sample down_block_types downsample_padding "
            "flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor norm_eps norm_num_groups "
            "out_channels sample_size time_embedding_type up_block_types")  # fmt: skip
     assert unet["attention_head_dim"] is None
-    old = {"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4"} | {key: unet[key] for key in had.split()}
+    old = {"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4"} | {key: unet[key] for key in keys.split()}
     (tmp_path / "unet" / "config.json").write_text(json.dumps(old))
     path = tmp_path / "scheduler" / "scheduler_config.json"
     edited(path, trained_betas=None, variance_type="fixed_large", prediction_type=..., timestep_values=None)
@@ -381,14 +384,14 @@ def test_the_first_published_layout_is_accepted_with_its_nulls(description: Desc
     assert imported.sampling == {"sigma": "large", "clip": True}
 
 
-def test_ends_may_be_null_beside_a_list_of_betas(description: Description, tmp_path: Path) -> None:
+def test_beta_start_and_beta_end_may_be_null_beside_a_list_of_betas(description: Description, tmp_path: Path) -> None:
     description = changed(description, schedule="warmup10")
     diffusers.export(description, state_of(description), tmp_path)
     edited(tmp_path / "scheduler" / "scheduler_config.json", beta_start=None, beta_end=None)
     assert diffusers.read(tmp_path).description == description
 
 
-def test_weights_that_do_not_fit_their_config_are_named(description: Description, tmp_path: Path) -> None:
+def test_error_names_weights_that_do_not_fit_the_config(description: Description, tmp_path: Path) -> None:
     diffusers.export(description, state_of(description), tmp_path)
     edited(tmp_path / "unet" / "config.json", layers_per_block=2)
     with pytest.raises(
@@ -400,7 +403,7 @@ def test_weights_that_do_not_fit_their_config_are_named(description: Description
         diffusers.read(tmp_path)
 
 
-def test_settings_that_no_model_of_ours_can_have_are_named(description: Description, tmp_path: Path) -> None:
+def test_error_names_settings_that_no_model_can_have(description: Description, tmp_path: Path) -> None:
     diffusers.export(description, state_of(description), tmp_path)
     edited(tmp_path / "unet" / "config.json", norm_num_groups=3)
     with pytest.raises(UsageError, match=r"is not a model of this project:\n  network\.groups = 3: must divide"):
@@ -423,7 +426,7 @@ def test_settings_that_no_model_of_ours_can_have_are_named(description: Descript
         (None, "is not a model of diffusers: config.json is missing"),
     ],
 )
-def test_folder_that_is_not_a_pipelines_is_named(
+def test_error_names_a_folder_that_is_not_a_pipeline(
     description: Description, tmp_path: Path, text: str | None, message: str
 ) -> None:
     diffusers.export(description, state_of(description), tmp_path)

@@ -1,4 +1,4 @@
-"""The paper's checkpoints, under the names that their port to PyTorch gave them."""
+"""The paper's checkpoints, with the layer names of their port to PyTorch."""
 
 from pathlib import Path
 
@@ -49,17 +49,17 @@ def state_of(description: Description) -> dict[str, Tensor]:
 
 
 def pairs(levels: int) -> dict[str, str]:
-    """Every layer of ours, and its name in the port, spelled out level by level; the last has attention."""
+    """Map the name of each layer here to its name in the port; the last level has attention."""
     table = {"time.dense_1": "temb.dense.0", "time.dense_2": "temb.dense.1"}
     table |= {"first": "conv_in", "norm": "norm_out", "last": "conv_out"}
     blocks = {"middle.block_1": "mid.block_1", "middle.block_2": "mid.block_2"}
     attentions = {"middle.attention": "mid.attn_1"}
     for level in range(levels):
-        for way, count, place in (("down", 2, level), ("up", 3, levels - 1 - level)):
+        for way, count, index in (("down", 2, level), ("up", 3, levels - 1 - level)):
             for number in range(count):
-                blocks[f"{way}.{place}.blocks.{number}"] = f"{way}.{level}.block.{number}"
+                blocks[f"{way}.{index}.blocks.{number}"] = f"{way}.{level}.block.{number}"
                 if level == levels - 1:
-                    attentions[f"{way}.{place}.attentions.{number}"] = f"{way}.{level}.attn.{number}"
+                    attentions[f"{way}.{index}.attentions.{number}"] = f"{way}.{level}.attn.{number}"
         table[f"down.{level}.downsample.conv"] = f"down.{level}.downsample.conv"
         table[f"up.{levels - 1 - level}.upsample.conv"] = f"up.{level}.upsample.conv"
     inside = {"norm_1": "norm1", "conv_1": "conv1", "time": "temb_proj", "norm_2": "norm2", "conv_2": "conv2"}
@@ -79,7 +79,7 @@ def ported(state: dict[str, Tensor], levels: int = 3) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
-def test_checkpoint_of_the_paper_is_read_whole(description: Description, tmp_path: Path, suffix: str) -> None:
+def test_checkpoint_of_the_paper_is_read_completely(description: Description, tmp_path: Path, suffix: str) -> None:
     state, path = state_of(description), tmp_path / f"model{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(ported(state), path)
     imported = official.read(path)
@@ -89,7 +89,7 @@ def test_checkpoint_of_the_paper_is_read_whole(description: Description, tmp_pat
 
 
 @pytest.mark.parametrize(("variance", "sigma"), [("fixed", "large"), ("learned", None)])
-def test_image_size_and_learned_variance_are_told_by_the_shapes(
+def test_image_size_and_learned_variance_follow_from_the_shapes(
     description: Description, tmp_path: Path, variance: str, sigma: str | None
 ) -> None:
     small = Description(
@@ -132,7 +132,7 @@ def test_image_size_and_learned_variance_are_told_by_the_shapes(
     ],
     ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
 )
-def test_what_is_not_the_paper_s_network_is_named(
+def test_error_names_the_difference_from_the_papers_network(
     description: Description, tmp_path: Path, change: dict[object, object], message: str
 ) -> None:
     tensors: dict[object, object] = {**ported(state_of(description)), **change}
@@ -148,7 +148,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".safetensors"])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         (b"", "it is empty; download it again"),
         (LFS, "it is a Git LFS pointer; run `git lfs pull` in its folder to download the file itself"),
@@ -159,20 +159,20 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c
     ],
     ids=["empty", "pointer", "page", "text", "protocol", "bytes"],
 )
-def test_file_that_is_not_tensors_is_one_line_that_says_what_to_do(
-    tmp_path: Path, suffix: str, content: bytes, said: str | None
+def test_error_of_a_file_without_tensors_is_one_line_with_advice(
+    tmp_path: Path, suffix: str, content: bytes, reason: str | None
 ) -> None:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         weights.read(path)
     assert str(caught.value) == (
-        f"{path} is not a file of tensors: {said or (SAFE if suffix == '.safetensors' else PICKLE)}"
+        f"{path} is not a file of tensors: {reason or (SAFE if suffix == '.safetensors' else PICKLE)}"
     )
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_file_that_is_cut_off_is_named(description: Description, tmp_path: Path, suffix: str) -> None:
+def test_error_names_a_truncated_file(description: Description, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(ported(state_of(description)), path)
     path.write_bytes(path.read_bytes()[:-1000])
@@ -181,16 +181,16 @@ def test_file_that_is_cut_off_is_named(description: Description, tmp_path: Path,
 
 
 class Unwanted:
-    """Would run code of the file's own, if it were opened as any pickle."""
+    """A class whose pickle an unrestricted load would execute."""
 
 
-def test_file_that_holds_code_is_not_opened(tmp_path: Path) -> None:
+def test_file_with_a_pickled_class_is_refused(tmp_path: Path) -> None:
     torch.save({"temb.dense.0.weight": Unwanted()}, tmp_path / "code.pt")
     with pytest.raises(UsageError) as caught:
         official.read(tmp_path / "code.pt")
     assert str(caught.value) == f"{tmp_path}/code.pt is not a file of tensors: {PICKLE}"
 
 
-def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent\.pt does not exist"):
         official.read(tmp_path / "absent.pt")
