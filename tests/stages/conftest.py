@@ -23,7 +23,7 @@ Evaluated = Callable[..., dict[str, Any]]
 
 
 def changed(**sections: dict[str, Any]) -> Params:
-    """The committed parameters, made tiny and conditional, with changes."""
+    """The committed parameters with tiny values, a conditional network, and the given changes."""
     tiny: dict[str, dict[str, Any]] = {
         "diffusion": {"timesteps": 10},
         "network": {"channels": 8, "groups": 4, "conditional": True},
@@ -37,7 +37,7 @@ def changed(**sections: dict[str, Any]) -> Params:
 
 
 def model(path: Path, seed: int, size: int = 8, **network: Any) -> None:
-    """A model of stripes that has learned nothing."""
+    """Write a model with random weights for images of stripes."""
     settings = changed()
     built = settings.network.model_copy(update=network)
     description = modelfile.Description(settings.diffusion, built, (1, size, size), ["rows", "columns"])
@@ -50,20 +50,20 @@ def model(path: Path, seed: int, size: int = 8, **network: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the outputs of all stages before evaluate."""
-    folder = tmp_path_factory.mktemp("stages")
+    path = tmp_path_factory.mktemp("stages")
     for split, count, seed in (("train", 48, 1), ("test", 20, 2)):
         made = stripes(count, 1, seed)
         arrays = (made.images.numpy(), made.labels.numpy(), ["rows", "columns"], made.image_shape, {"name": "stripes"})
-        dataset.write(folder / f"{split}.safetensors", *arrays)
-    paths = {name: folder / f"{name}.safetensors" for name in ("train", "test", "extractor")}
-    reference(changed(), **paths, features=folder / "reference.safetensors")
-    model(folder / "model.safetensors", 0)
+        dataset.write(path / f"{split}.safetensors", *arrays)
+    inputs = {name: path / f"{name}.safetensors" for name in ("train", "test", "extractor")}
+    reference(changed(), **inputs, features=path / "reference.safetensors")
+    model(path / "model.safetensors", 0)
     for step in (5, 30, 200):
-        model(folder / f"snapshots/{step:08d}.safetensors", step)
-    draw(folder, changed())
-    return folder
+        model(path / f"snapshots/{step:08d}.safetensors", step)
+    draw(path, changed())
+    return path
 
 
 def draw(folder: Path, settings: Params, out: Path | None = None) -> None:
@@ -81,18 +81,18 @@ def draw(folder: Path, settings: Params, out: Path | None = None) -> None:
 
 
 @pytest.fixture
-def evaluated(place: Path, tmp_path: Path) -> Evaluated:
-    """A function that runs stage evaluate and returns its metrics; its outputs are in tmp_path."""
+def evaluated(folder: Path, tmp_path: Path) -> Evaluated:
+    """Return a function that runs stage evaluate and returns its metrics; the outputs are in tmp_path."""
 
-    def run(settings: Params, samples: Path = place / "samples.safetensors") -> dict[str, Any]:
+    def run(settings: Params, samples: Path = folder / "samples.safetensors") -> dict[str, Any]:
         evaluate(
             settings,
-            model=place / "model.safetensors",
+            model=folder / "model.safetensors",
             samples=samples,
-            snapshot_samples=place / "snapshot-samples.safetensors",
-            data=place,
-            extractor=place / "extractor.safetensors",
-            reference=place / "reference.safetensors",
+            snapshot_samples=folder / "snapshot-samples.safetensors",
+            data=folder,
+            extractor=folder / "extractor.safetensors",
+            reference=folder / "reference.safetensors",
             reports=tmp_path,
         )
         return dict(json.loads((tmp_path / "metrics.json").read_text()))

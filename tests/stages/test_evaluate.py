@@ -15,22 +15,22 @@ from tests.stages.conftest import Evaluated, changed
 CPU = torch.device("cpu")
 
 
-def test_the_curve_of_snapshots_has_the_fidelity_of_each_and_metrics_the_best(
-    evaluated: Evaluated, place: Path, tmp_path: Path
+def test_snapshot_curve_has_the_metrics_of_each_snapshot_and_metrics_have_the_best(
+    evaluated: Evaluated, folder: Path, tmp_path: Path
 ) -> None:
     metrics = evaluated(changed())
     points = tables.read_points(tmp_path / "snapshots.csv")
-    judge = Judge.load(place / "extractor.safetensors", place / "reference.safetensors", 0, CPU)
-    drawn = sample_files.read_snapshots(place / "snapshot-samples.safetensors")
+    judge = Judge.load(folder / "extractor.safetensors", folder / "reference.safetensors", 0, CPU)
+    samples = sample_files.read_snapshots(folder / "snapshot-samples.safetensors")
     assert [point["step"] for point in points] == [5, 30, 200]
     for point in points:
-        _, fidelity = judge.measure(drawn[int(point["step"])])
+        _, fidelity = judge.measure(samples[int(point["step"])])
         assert (point["fid"], point["is"]) == (fidelity.metrics["fid"], fidelity.metrics["is"])
     best = min(points, key=lambda point: point["fid"])
     assert metrics["snapshots"] == {"best_fid": best["fid"], "best_step": best["step"]}
 
 
-def test_the_curve_of_the_bound_sums_to_the_bits_per_dimension(evaluated: Evaluated, tmp_path: Path) -> None:
+def test_likelihood_curve_sums_to_the_bits_per_dimension(evaluated: Evaluated, tmp_path: Path) -> None:
     metrics = evaluated(changed(evaluate={**changed().evaluate.model_dump(), "likelihood_images": 3}))
     points, bound = tables.read_points(tmp_path / "likelihood.csv"), metrics["likelihood"]
     assert [point["t"] for point in points] == list(range(1, 11))
@@ -40,18 +40,20 @@ def test_the_curve_of_the_bound_sums_to_the_bits_per_dimension(evaluated: Evalua
     assert (bound["images"], metrics["protocol"]["likelihood_sigma"]) == (3, "large")
 
 
-def test_without_images_the_bound_is_a_heading_and_no_metric(evaluated: Evaluated, tmp_path: Path) -> None:
+def test_without_likelihood_images_the_curve_is_empty_and_there_is_no_metric(
+    evaluated: Evaluated, tmp_path: Path
+) -> None:
     metrics = evaluated(changed())
     assert (tmp_path / "likelihood.csv").read_text() == "t,bits_per_dim,x_0_error\n"
     assert "likelihood" not in metrics
     assert "likelihood_sigma" not in metrics["protocol"]
 
 
-def test_samples_that_are_the_training_images_have_its_classes_and_the_labels_asked_for(
-    evaluated: Evaluated, place: Path, tmp_path: Path
+def test_training_images_as_samples_have_class_distance_zero_and_agree_with_their_labels(
+    evaluated: Evaluated, folder: Path, tmp_path: Path
 ) -> None:
-    real = dataset.read(place / "train.safetensors")
-    samples, _ = sample_files.read(place / "samples.safetensors")
+    real = dataset.read(folder / "train.safetensors")
+    samples, _ = sample_files.read(folder / "samples.safetensors")
     for name, labels in (("right", real.labels), ("wrong", 1 - real.labels)):
         given = replace(samples, images=real.images, labels=labels)
         sample_files.write(tmp_path / f"{name}.safetensors", given)
@@ -64,11 +66,11 @@ def test_samples_that_are_the_training_images_have_its_classes_and_the_labels_as
     }
 
 
-def test_class_shares_are_by_name_and_as_far_apart_as_the_metric_says(evaluated: Evaluated, tmp_path: Path) -> None:
+def test_class_shares_have_names_and_give_the_class_distance(evaluated: Evaluated, tmp_path: Path) -> None:
     metrics = evaluated(changed())
     found = tables.read_shares(tmp_path / "classes.csv")
     assert [share.name for share in found] == ["rows", "columns"]
     assert sum(share.data for share in found) == sum(share.samples for share in found) == 1
-    apart = sum(abs(share.data - share.samples) for share in found) / 2
-    assert metrics["classifier"]["class_distance"] == pytest.approx(apart)
-    assert apart > 0
+    distance = sum(abs(share.data - share.samples) for share in found) / 2
+    assert metrics["classifier"]["class_distance"] == pytest.approx(distance)
+    assert distance > 0

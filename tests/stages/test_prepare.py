@@ -1,4 +1,4 @@
-"""Stage prepare: raw images to the two packed files."""
+"""Stage prepare packs raw images into two files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Chosen = Callable[..., Params]
 
 @pytest.fixture
 def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chosen:
-    """A function that gives the committed parameters with changes to section data; data lies in raw/."""
+    """Return a function that makes the committed parameters with changes to section data; the data root is raw/."""
     monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["runtime"]["data_root"] = "raw"
@@ -59,7 +59,7 @@ def test_a_folder_and_its_archive_give_the_same_bytes(tmp_path: Path, chosen: Ch
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_no_path_of_the_machine_is_in_the_files(tmp_path: Path, chosen: Chosen) -> None:
+def test_packed_files_hold_no_path_of_the_machine(tmp_path: Path, chosen: Chosen) -> None:
     folder_of(tmp_path / "raw" / "pets", {"train/1.png": grey(1), "test/2.png": grey(2)})
     prepare(chosen(source="folder", path="pets"), *packed(tmp_path))
     for path in packed(tmp_path):
@@ -73,6 +73,6 @@ def test_a_bad_image_leaves_no_half_written_file(tmp_path: Path, chosen: Chosen)
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_a_missing_folder_is_looked_for_below_the_data_root(tmp_path: Path, chosen: Chosen) -> None:
+def test_the_folder_is_searched_below_the_data_root(tmp_path: Path, chosen: Chosen) -> None:
     with pytest.raises(UsageError, match=rf"{tmp_path}/raw/pets is neither a folder nor a \.zip"):
         prepare(chosen(source="folder", path="pets"), *packed(tmp_path))

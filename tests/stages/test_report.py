@@ -11,15 +11,15 @@ from tests.imports import ROOT
 from tests.stages.conftest import Evaluated, changed
 
 
-def test_the_report_draws_the_snapshots_and_tells_the_best_one_and_the_bound(
-    evaluated: Evaluated, place: Path, tmp_path: Path
+def test_the_report_shows_the_snapshot_curve_the_best_snapshot_and_the_likelihood(
+    evaluated: Evaluated, folder: Path, tmp_path: Path
 ) -> None:
     settings = changed(evaluate={**changed().evaluate.model_dump(), "likelihood_images": 2})
     metrics = evaluated(settings)
     point = {"step": 7, "loss": 0.5, "gradient_norm": 1.5, "learning_rate": 0.1}
     tables.write_points(tmp_path / "train.csv", [point, {**point, "step": 200}], list(point))
     for name in ("samples.png", "real.png", "denoising.png", "trajectory.gif", "noising.png"):
-        shutil.copy(place / name, tmp_path)
+        shutil.copy(folder / name, tmp_path)
     report(settings, reports=tmp_path, defaults=ROOT / "recipes/default.yaml")
     page = (tmp_path / "report.md").read_text()
     assert f"| `likelihood.bits_per_dim` | {metrics['likelihood']['bits_per_dim']:.4g} |" in page
@@ -30,7 +30,7 @@ def test_the_report_draws_the_snapshots_and_tells_the_best_one_and_the_bound(
     assert (tmp_path / "loss.png").read_bytes() != with_snapshots
 
 
-def test_the_parameters_that_are_shown_say_what_decides_a_result_and_not_where_it_was_made() -> None:
+def test_reported_parameters_have_the_default_device_and_data_root() -> None:
     defaults = yaml.safe_load((ROOT / "recipes/default.yaml").read_text())
     here = changed(runtime={"device": "cpu", "threads": 1, "data_root": "elsewhere", "log_every": 7})
     shown = whole(here, defaults)
