@@ -1,4 +1,4 @@
-"""A copy of this repository as a user has it, made tiny, and the commands that a user gives in it."""
+"""A copy of this repository with tiny parameters, in which tests run the commands of a user."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ TINY = {
 
 
 def environment() -> dict[str, str]:
-    """This environment, with its programs first, and free of the DVC run that may surround the tests."""
+    """The environment of the tests, with its programs first in PATH and without variables of DVC, MLflow and git."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     bin_folder = str(Path(sys.executable).parent)
     identity = {
@@ -55,7 +55,7 @@ class Project:
         self.path = path
 
     def run(self, *command: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the repository; fail with its output unless it is allowed to fail."""
+        """Run a command in the repository; if `check`, a failure raises with the command's output."""
         result = subprocess.run(
             command, cwd=self.path, env=environment() | more, capture_output=True, text=True, timeout=400
         )
@@ -66,11 +66,11 @@ class Project:
         return self.run("git", *arguments).stdout
 
     def set(self, **values: object) -> None:
-        """Change params.yaml; keys are dotted, with two underscores for the dot."""
+        """Change params.yaml; two underscores stand for the dot of a key."""
         edit(self.path / "params.yaml", {key.replace("__", "."): value for key, value in values.items()})
 
     def restore(self) -> None:
-        """Give back the committed files, and the outputs that belong to them: a stage that fails has lost its own."""
+        """Restore the committed files and their outputs; a stage that fails has removed its own."""
         self.git("checkout", "-q", ".")
         self.run("dvc", "checkout", "-q")
 
@@ -80,7 +80,7 @@ class Project:
 
 
 def edit(path: Path, values: dict[str, object]) -> None:
-    """Set dotted keys of a YAML file, comments kept."""
+    """Set dotted keys of a YAML file and keep its comments."""
     yaml = YAML()
     contents = yaml.load(path.read_text())
     for key, value in values.items():
@@ -88,7 +88,7 @@ def edit(path: Path, values: dict[str, object]) -> None:
         section = contents
         for name in sections:
             section = section[name]
-        if isinstance(value, list):  # in a line, as the file has them: the comments beside it stay where they are
+        if isinstance(value, list):  # flow style, as in the file, keeps the comments in place
             value = CommentedSeq(value)
             value.fa.set_flow_style()
         section[last] = value
@@ -97,7 +97,7 @@ def edit(path: Path, values: dict[str, object]) -> None:
 
 
 def create(path: Path) -> Project:
-    """Copy what git would, with tiny parameters, and commit it."""
+    """Copy the files of the repository without reports, docs and tests, set tiny parameters, and commit."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""dvc.yaml depends on exactly what can change a stage's outputs."""
+"""The deps and params of each stage in dvc.yaml are exactly those that can change its outputs."""
 
 import ast
 from itertools import pairwise
@@ -13,12 +13,13 @@ from tests.imports import ROOT, imported, path_of
 
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OUTS = ("outs", "plots", "metrics")
-# They can change no output: the schema has no defaults, and lab surrounds the work. The report's pages are lab's.
+# These modules cannot change an output: the schema has no defaults, and lab only surrounds the computation. The report
+# does depend on lab, which holds its pages.
 EXEMPT = {stage: ("ddpm/params.py",) if stage == "report" else ("ddpm/params.py", "lab/") for stage in STAGES}
 
 
 def code_needed(stage: str) -> set[str]:
-    """The files that the stage's module imports, without what only exempt modules import."""
+    """The files that the stage's module imports, except those that only exempt modules import."""
     seen: set[str] = set()
     waiting = [f"stages.{stage}"]
     while waiting:
@@ -41,8 +42,8 @@ def test_a_stage_depends_on_all_code_that_it_imports(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_no_code_that_it_does_not_import(stage: str) -> None:
     declared = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("ddpm", "lab", "stages"))]
-    idle = {dep for dep in declared if not any(covers(dep, path) for path in code_needed(stage))}
-    assert not idle
+    unused = {dep for dep in declared if not any(covers(dep, path) for path in code_needed(stage))}
+    assert not unused
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -56,7 +57,8 @@ def test_every_path_of_a_command_is_declared(stage: str) -> None:
     assert not [argument for argument in arguments if not any(covers(argument, path) for path in declared)]
 
 
-def test_the_report_depends_on_all_code_for_it_names_the_experiment_by_its_code() -> None:
+def test_the_report_depends_on_all_code() -> None:
+    """The report shows the fingerprint of the experiment, which includes all code."""
     assert {"ddpm", "lab", "stages"} <= set(STAGES["report"]["deps"])
 
 
@@ -68,7 +70,7 @@ def covers(dependency: str, path: str) -> bool:
     return path == dependency or path.startswith(dependency + "/")
 
 
-def test_params_that_a_stage_declares_exist() -> None:
+def test_declared_params_exist() -> None:
     params = flatten(yaml.safe_load((ROOT / "params.yaml").read_text()))
     declared = [key for definition in STAGES.values() for key in definition["params"]]
     assert not [key for key in declared if not any(f"{known}.".startswith(f"{key}.") for known in params)]
@@ -81,12 +83,12 @@ def test_the_committed_lock_has_no_absolute_path() -> None:
     assert not [path for path in paths if Path(path).is_absolute() or path.startswith("..")]
 
 
-# They say where and how the work is done, and change no byte on the same kind of machine.
+# These settings choose where and how the work is done; they change no byte on the same kind of machine.
 FREE_RUNTIME = {"device", "data_root", "resume", "checkpoint_every", "preview_every"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_declares_the_parameters_that_it_reads(stage: str) -> None:
+def test_a_stage_declares_all_parameters_that_it_reads(stage: str) -> None:
     declared = set(STAGES[stage]["params"])
     read = parameters_read(ROOT / f"stages/{stage}.py")
     undeclared = {
@@ -101,7 +103,7 @@ def test_a_stage_declares_the_parameters_that_it_reads(stage: str) -> None:
 
 
 def parameters_read(path: Path) -> set[str]:
-    """Every `params.section.key` in a stage's text, also through a name that stands for a section."""
+    """Every `params.section.key` in the source of a stage, also through a variable that holds a section."""
     tree = ast.parse(path.read_text())
     aliases = {"params": ""}
     for node in ast.walk(tree):

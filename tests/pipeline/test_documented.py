@@ -1,6 +1,6 @@
-"""Every command of the README and of the documentation's pages does what a reader wants of it: it runs.
+"""Every command of README.md and of the pages in docs/ runs.
 
-The commands of a page run in their order, in a tiny project of their own; `.ci/run` does that (they take minutes).
+The commands of a page run in order, in a tiny project for each page. They take minutes, so only `.ci/run` runs them.
 """
 
 import re
@@ -18,17 +18,17 @@ from tests.imports import ROOT
 from tests.pipeline.project import Project, environment
 
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-ELSEWHERE = {  # the beginning of a command, and why it does not run here
-    "make ": ".ci/run itself is these",
-    "ddpm import ddpm-cifar10-32/": "the download is not at hand; tests/interop imports such folders",
-    "ddpm import diffusion_cifar10.ckpt": "the download is not at hand; tests/interop imports such files",
-    "ddpm recipe mnist-small": "its data is not at hand; tests/pipeline/test_recipes.py runs it",
-    "dvc exp run -S runtime.data_root=DIR": "the recipe's data is not at hand",
+ELSEWHERE = {  # the first words of a command, and the reason why it does not run here
+    "make ": ".ci/run runs it",
+    "ddpm import ddpm-cifar10-32/": "the download is not available; tests/interop imports such folders",
+    "ddpm import diffusion_cifar10.ckpt": "the download is not available; tests/interop imports such files",
+    "ddpm recipe mnist-small": "its data is not available; tests/pipeline/test_recipes.py runs the recipe",
+    "dvc exp run -S runtime.data_root=DIR": "the recipe's data is not available",
 }
 
 
 def blocks(page: str) -> list[list[str]]:
-    """The lines of a page's blocks of commands, without comments."""
+    """The lines of each bash block of a page, without comments."""
     found = re.findall(r"^```bash\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     return [[line.partition("   #")[0].rstrip() for line in block.splitlines() if line.strip()] for block in found]
 
@@ -37,21 +37,21 @@ def elsewhere(command: str) -> bool:
     return command.startswith(tuple(ELSEWHERE))
 
 
-def test_all_commands_are_in_blocks_that_run() -> None:
+def test_all_commands_are_in_bash_blocks() -> None:
     assert {page for page in PAGES if blocks(page)} >= {"README.md", "docs/experiments.md", "docs/results.md"}
     for page in PAGES:
         loose = re.findall(r"^ {4}(?:dvc|ddpm|git|mlflow|python|make) .*", (ROOT / page).read_text(), re.MULTILINE)
         assert not loose, f"{page}: {loose}"
 
 
-def test_no_reason_is_given_for_a_command_that_is_gone() -> None:
+def test_every_command_that_runs_elsewhere_is_documented() -> None:
     commands = [command for page in PAGES for block in blocks(page) for command in block]
     assert not [start for start in ELSEWHERE if not any(command.startswith(start) for command in commands)]
 
 
 @pytest.fixture
 def beside(reproduced: Project, tmp_path: Path) -> Project:
-    """A copy of the tiny project's results, pushed to a git remote beside it."""
+    """A copy of the reproduced project, pushed to a git remote in the same folder."""
     project = Project(shutil.copytree(reproduced.path, tmp_path / "a project", symlinks=True))
     project.run("git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "origin.git"))
     project.git("remote", "add", "origin", str(tmp_path / "origin.git"))
@@ -61,14 +61,14 @@ def beside(reproduced: Project, tmp_path: Path) -> Project:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
-def test_the_commands_of_a_page_run_in_their_order(beside: Project, page: str) -> None:
+def test_the_commands_of_a_page_run_in_order(beside: Project, page: str) -> None:
     for block in blocks(page):
         script = [command for command in block if not elsewhere(command) and not is_server(command)]
         beside.run("bash", "-euo", "pipefail", "-c", "\n".join(script))
         if re.search("queue start|--run-all", "\n".join(script)):
             wait_for_queue(beside)
         for command in filter(is_server, block):
-            answers(beside, command)
+            check_server(beside, command)
 
 
 @pytest.mark.slow
@@ -90,8 +90,8 @@ def wait_for_queue(project: Project) -> None:
     assert "Failed" not in status, status
 
 
-def answers(project: Project, command: str) -> None:
-    """A server, started at a free port, answers at its address."""
+def check_server(project: Project, command: str) -> None:
+    """Start a server on a free port and wait until it responds."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

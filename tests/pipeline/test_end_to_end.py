@@ -1,4 +1,4 @@
-"""The pipeline as users drive it: dvc repro, dvc exp run, the queue, the MLflow store."""
+"""The pipeline as users run it: dvc repro, dvc exp run, and the MLflow store."""
 
 import html
 import json
@@ -39,7 +39,7 @@ OUTPUTS = [
 
 
 def rows(project: Project, query: str) -> list[tuple[str, ...]]:
-    """What the project's MLflow store answers."""
+    """The result of a query on the project's MLflow store."""
     with sqlite3.connect(project.path / "mlflow.db") as store:
         return store.execute(query).fetchall()
 
@@ -73,12 +73,12 @@ def test_no_path_in_the_lock_is_absolute(reproduced: Project) -> None:
     assert str(reproduced.path.parent) not in (reproduced.path / "dvc.lock").read_text()
 
 
-def test_reports_name_no_place_and_no_time(reproduced: Project) -> None:
+def test_reports_hold_no_path_of_the_machine(reproduced: Project) -> None:
     for path in (reproduced.path / "reports").iterdir():
         assert str(reproduced.path).encode() not in path.read_bytes(), path
 
 
-def test_repro_is_one_finished_run_with_curve_and_artifacts(reproduced: Project) -> None:
+def test_repro_records_one_finished_run_with_curves_and_artifacts(reproduced: Project) -> None:
     runs = rows(reproduced, "SELECT run_uuid, status FROM runs")
     assert [status for _, status in runs] == ["FINISHED"]
     for key, expected in (("loss", [5, 10, 12]), ("snapshot.fid", [6])):
@@ -96,7 +96,7 @@ def test_repro_is_one_finished_run_with_curve_and_artifacts(reproduced: Project)
     } <= artifacts
 
 
-def test_the_commands_on_the_page_give_the_parameters_again(reproduced: Project) -> None:
+def test_the_commands_on_the_page_restore_the_parameters(reproduced: Project) -> None:
     text = (reproduced.path / "reports/report.md").read_text()
     recipe, run = re.findall(r"```bash\n(ddpm recipe .*?)\n(dvc exp run .*?)\n```", text, re.DOTALL)[0]
     assert run in html.unescape((reproduced.path / "reports/index.html").read_text())
@@ -105,19 +105,19 @@ def test_the_commands_on_the_page_give_the_parameters_again(reproduced: Project)
     after = yaml.safe_load(reproduced.git("show", "refs/exps/celery/stash:params.yaml"))
     reproduced.run("dvc", "queue", "remove", "again")
     reproduced.restore()
-    free = {"checkpoint_every", "preview_every"}  # change no byte, and are the default's
+    free = {"checkpoint_every", "preview_every"}  # the page leaves these at their defaults, as they change no byte
     assert {key for key in after["runtime"] if after["runtime"][key] != before["runtime"][key]} <= free
     assert after | {"runtime": None} == before | {"runtime": None}
 
 
-def test_the_page_names_the_experiment_as_its_run_does(reproduced: Project) -> None:
+def test_the_page_shows_the_fingerprint_of_its_run(reproduced: Project) -> None:
     ((fingerprint,),) = rows(reproduced, "SELECT value FROM tags WHERE key = 'ddpm.fingerprint'")
     assert fingerprint in (reproduced.path / "reports/index.html").read_text()
     assert fingerprint in (reproduced.path / "reports/report.md").read_text()
 
 
 def tags(project: Project, name: str) -> dict[str, str]:
-    """Those of the newest run of a name."""
+    """The tags of the run with this name."""
     query = f"SELECT key, value FROM tags WHERE run_uuid = (SELECT run_uuid FROM runs WHERE name = '{name}')"
     return {str(key): str(value) for key, value in rows(project, query)}
 
@@ -140,13 +140,11 @@ def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
     assert '"title": "share of the samples"' in page
     assert '"title": "share of the training images"' in page
     assert "trajectory.gif" in page
-    assert (
-        '"title": "bits per dimension"' not in page
-    )  # a curve that is a heading alone is left out, and breaks nothing
+    assert '"title": "bits per dimension"' not in page  # a curve without points is left out
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         ("train.learning_rate=abc", "train.learning_rate = 'abc': must be a valid number"),
         ("train.steps=true", "train.steps = True: must be a valid integer"),
@@ -155,15 +153,15 @@ def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
         ("data.image_size=9", "data.image_size = 9: the network's 2 levels"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_clear_error(reproduced: Project, change: str, complaint: str) -> None:
+def test_a_mistake_on_the_command_line_gives_one_clear_error(reproduced: Project, change: str, message: str) -> None:
     result = reproduced.run("dvc", "exp", "run", "-S", change, check=False)
     assert result.returncode != 0
-    assert complaint in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     reproduced.restore()
 
 
-def test_a_missing_section_is_one_clear_error(reproduced: Project) -> None:
+def test_a_missing_section_gives_one_clear_error(reproduced: Project) -> None:
     params = reproduced.path / "params.yaml"
     contents = yaml.safe_load(params.read_text())
     del contents["evaluate"]
@@ -175,7 +173,7 @@ def test_a_missing_section_is_one_clear_error(reproduced: Project) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_exp_run_takes_exponents_and_makes_its_own_run(reproduced: Project) -> None:
+def test_exp_run_accepts_exponents_and_records_its_own_run(reproduced: Project) -> None:
     result = reproduced.run("dvc", "exp", "run", "-n", "slow", "-S", "train.learning_rate=1e-5", "-S", "train.steps=14")
     assert "Running stage 'prepare'" not in result.stdout
     assert yaml.safe_load((reproduced.path / "params.yaml").read_text())["train"]["steps"] == 14
@@ -214,18 +212,18 @@ EDITED_WHILE_RUNNING = """\
 """
 
 
-def test_files_of_editors_do_not_count_as_code(reproduced: Project) -> None:
-    litter = [reproduced.path / "ddpm/network/.unet.py.swp", reproduced.path / "ddpm/training/notes.txt"]
-    for path in litter:
+def test_stages_do_not_depend_on_files_of_editors(reproduced: Project) -> None:
+    extra = [reproduced.path / "ddpm/network/.unet.py.swp", reproduced.path / "ddpm/training/notes.txt"]
+    for path in extra:
         path.write_text("nothing")
     try:
         assert json.loads(reproduced.run("dvc", "status", "--json").stdout) == {}
     finally:
-        for path in litter:
+        for path in extra:
             path.unlink()
 
 
-def test_a_template_counts_as_code_of_the_report(reproduced: Project) -> None:
+def test_the_report_depends_on_its_templates(reproduced: Project) -> None:
     template = reproduced.path / "lab/pages/base.html"
     before = template.read_text()
     template.write_text(before + "<!-- edited -->")
@@ -236,7 +234,7 @@ def test_a_template_counts_as_code_of_the_report(reproduced: Project) -> None:
     assert list(status) == ["report"]
 
 
-def test_publish_again_adds_nothing(reproduced: Project) -> None:
+def test_publishing_twice_adds_nothing(reproduced: Project) -> None:
     def counts() -> list[int]:
         tables = ("runs", "metrics", "params", "tags")
         artifacts = [path for path in (reproduced.path / "mlartifacts").rglob("*") if path.is_file()]
@@ -252,10 +250,10 @@ def test_generate_draws_the_first_images_of_the_pipeline(reproduced: Project) ->
     reproduced.run(*command, "--out", "models/three.safetensors", "--device", "cpu")
     three = files.read_tensors(reproduced.path / "models/three.safetensors").tensors["images"]
     pipeline = files.read_tensors(reproduced.path / "data/samples.safetensors").tensors["images"][:3]
-    assert int((three.int() - pipeline.int()).abs().max()) <= 1  # rounding of the network in batches of another size
+    assert int((three.int() - pipeline.int()).abs().max()) <= 1  # another batch size changes the rounding
 
 
-def test_every_output_is_named_once(reproduced: Project) -> None:
+def test_the_lock_lists_every_output_once(reproduced: Project) -> None:
     lock = yaml.safe_load((reproduced.path / "dvc.lock").read_text())
     outs = [out["path"] for stage in lock["stages"].values() for out in stage["outs"]]
     assert sorted(outs) == sorted(OUTPUTS)

@@ -1,4 +1,4 @@
-"""DVC's own comparisons and `ddpm compare` tell the same numbers."""
+"""DVC's own comparisons and `ddpm compare` show the same values."""
 
 import csv
 import json
@@ -10,14 +10,14 @@ from lab.experiment.dvcfile import flatten
 from tests.pipeline.project import Project
 
 Rows = dict[str, dict[str, str]]
-ROOMS = ("classifier.", "neighbours.", "snapshots.")  # of reports/metrics.json, without its protocol
+SECTIONS = ("classifier.", "neighbours.", "snapshots.")  # of reports/metrics.json, without the protocol
 
 
 @pytest.fixture(scope="module")
 def compared(reproduced: Project) -> Rows:
-    """What `ddpm compare` writes of the committed run, here called main, and of an experiment."""
+    """The rows of `ddpm compare --csv` for the committed run ("main") and for an experiment ("quick")."""
     reproduced.run("dvc", "exp", "run", "--temp", "-n", "quick", "-S", "sample.steps=2")
-    path = reproduced.path / "models/table.csv"  # where git does not look
+    path = reproduced.path / "models/table.csv"  # a folder that git ignores
     reproduced.run("ddpm", "compare", "--csv", str(path))
     with path.open(newline="") as file:
         rows = {row["experiment"]: row for row in csv.DictReader(file)}
@@ -26,26 +26,26 @@ def compared(reproduced: Project) -> Rows:
 
 
 def measured(row: dict[str, str]) -> dict[str, float]:
-    return {key: float(value) for key, value in row.items() if key.startswith(ROOMS)}
+    return {key: float(value) for key, value in row.items() if key.startswith(SECTIONS)}
 
 
-def test_exp_show_has_the_same_numbers(reproduced: Project, compared: Rows) -> None:
+def test_exp_show_has_the_same_values(reproduced: Project, compared: Rows) -> None:
     _, head = json.loads(reproduced.run("dvc", "exp", "show", "--json").stdout)
     shown = {rev["name"]: rev["data"] for one in head["experiments"] for rev in one["revs"] or []} | {
         "main": head["data"]
     }
     for name, row in compared.items():
-        told: dict[str, Any] = flatten(shown[name]["metrics"]["reports/metrics.json"]["data"])
-        assert {key: value for key, value in told.items() if key.startswith(ROOMS)} == measured(row)
+        metrics: dict[str, Any] = flatten(shown[name]["metrics"]["reports/metrics.json"]["data"])
+        assert {key: value for key, value in metrics.items() if key.startswith(SECTIONS)} == measured(row)
         steps = shown[name]["params"]["params.yaml"]["data"]["sample"]["steps"]
         assert steps == int(row["sample.steps"])
 
 
-def test_metrics_diff_has_the_same_numbers(reproduced: Project, compared: Rows) -> None:
-    told = json.loads(reproduced.run("dvc", "metrics", "diff", "--all", "--json", "main", "quick").stdout)
-    change = told["reports/metrics.json"]
+def test_metrics_diff_has_the_same_values(reproduced: Project, compared: Rows) -> None:
+    diff = json.loads(reproduced.run("dvc", "metrics", "diff", "--all", "--json", "main", "quick").stdout)
+    change = diff["reports/metrics.json"]
     for side, name in (("old", "main"), ("new", "quick")):
-        assert {key: told[side] for key, told in change.items() if key.startswith(ROOMS)} == measured(compared[name])
+        assert {key: both[side] for key, both in change.items() if key.startswith(SECTIONS)} == measured(compared[name])
     assert change["classifier.fid"]["diff"] != 0
 
 

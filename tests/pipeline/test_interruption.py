@@ -1,4 +1,4 @@
-"""Training that is killed, continued, extended: the bytes are those of a training that was left alone."""
+"""Killed, continued and extended trainings give the bytes of an uninterrupted training."""
 
 import signal
 import subprocess
@@ -14,13 +14,13 @@ COMMAND = [sys.executable, "-m", "stages.train", "--data", "data/train.safetenso
 
 
 def outputs(name: str) -> list[str]:
-    """The command that trains to a folder of its own."""
+    """The command that trains and writes its outputs to the folder `name`."""
     paths = {"--model": "model.safetensors", "--snapshots": "snapshots", "--curve": "train.csv"}
     return [*COMMAND, *(word for option, path in paths.items() for word in (option, f"{name}/{path}"))]
 
 
 def train(project: Project, name: str) -> dict[str, bytes]:
-    """Train; return the bytes of every file."""
+    """Train into the folder `name`; return the bytes of every file."""
     project.run(*outputs(name))
     return written(project, name)
 
@@ -44,7 +44,7 @@ def wait_for_state(project: Project, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def prepared(fresh: Project) -> Project:
-    """A project with data, whose training is long enough to be caught."""
+    """A project with packed data, whose training is long enough to interrupt."""
     fresh.set(train__steps=60, train__horizontal_flip=True, network__dropout=0.1, runtime__checkpoint_every=7)
     fresh.set(train__snapshots=[5, 7])
     fresh.run("dvc", "repro", "prepare")
@@ -52,35 +52,35 @@ def prepared(fresh: Project) -> Project:
 
 
 def test_killed_and_continued_training_gives_the_same_bytes(prepared: Project) -> None:
-    prepared.set(train__snapshots=[5, 7, 55])  # before the state that is caught, with it, and after it
+    prepared.set(train__snapshots=[5, 7, 55])  # before, at and after the first saved state
     process = subprocess.Popen(outputs("killed"), cwd=prepared.path, env=environment(), stderr=subprocess.DEVNULL)
     wait_for_state(prepared, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (prepared.path / "killed/model.safetensors").exists()
-    (caught,) = states(prepared)
+    (state,) = states(prepared)
     continued = train(prepared, "continued")
     assert set(continued) >= {f"snapshots/{step:08d}.safetensors" for step in (5, 7, 55)}
     prepared.set(runtime__resume=False)
     assert continued == train(prepared, "uninterrupted")
-    assert caught < "step-00000060"
+    assert state < "step-00000060"
 
 
-def test_ctrl_c_ends_training_in_a_line_that_says_how_it_goes_on(prepared: Project) -> None:
+def test_ctrl_c_ends_training_with_one_line_on_how_to_continue(prepared: Project) -> None:
     prepared.set(train__steps=100_000)
     process = subprocess.Popen(
         outputs("stopped"),
         cwd=prepared.path,
         env=environment(),
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # workers of pytest-xdist may ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest-xdist's workers may ignore SIGINT
     )
     wait_for_state(prepared, process)
     process.send_signal(signal.SIGINT)
-    told = process.communicate()[1].decode()
+    errors = process.communicate()[1].decode()
     assert process.returncode == 130
-    assert told.endswith("\ntrain: interrupted; the same command continues from the last state that was saved\n")
-    assert "Traceback" not in told
+    assert errors.endswith("\ntrain: interrupted; the same command continues from the last state that was saved\n")
+    assert "Traceback" not in errors
     assert not (prepared.path / "stopped").exists()
 
 
@@ -96,7 +96,7 @@ def test_more_steps_extend_a_finished_training(prepared: Project) -> None:
     assert len(extended) == 4
 
 
-def test_a_snapshot_is_the_model_of_a_training_that_stops_there(prepared: Project) -> None:
+def test_a_snapshot_equals_the_model_of_a_training_that_ends_at_its_step(prepared: Project) -> None:
     prepared.set(train__steps=8)
     longer = train(prepared, "longer")
     prepared.set(train__steps=5, train__snapshots=[])
@@ -106,7 +106,7 @@ def test_a_snapshot_is_the_model_of_a_training_that_stops_there(prepared: Projec
     assert set(shorter) == {"model.safetensors", "train.csv"}
 
 
-def test_another_learning_rate_continues_nothing(prepared: Project) -> None:
+def test_another_learning_rate_starts_a_new_training(prepared: Project) -> None:
     prepared.set(train__steps=8)
     first = train(prepared, "first")
     prepared.set(train__learning_rate=5.0e-4)
@@ -114,7 +114,7 @@ def test_another_learning_rate_continues_nothing(prepared: Project) -> None:
     assert len(list((prepared.path / ".ckpt").glob("*/"))) == 2
 
 
-def test_a_model_file_is_where_training_starts(prepared: Project) -> None:
+def test_training_starts_from_the_model_file_of_train_init(prepared: Project) -> None:
     prepared.set(train__steps=8)
     trained = train(prepared, "trained")
     trained_file = prepared.path / "trained/model.safetensors"
@@ -134,7 +134,7 @@ def test_compiled_training_computes_the_same(prepared: Project) -> None:
     assert [point["loss"] for point in compiled] == pytest.approx([point["loss"] for point in plain], rel=1e-4)
 
 
-def test_a_broken_state_is_an_error_that_names_it(prepared: Project) -> None:
+def test_error_names_a_broken_state(prepared: Project) -> None:
     prepared.set(train__steps=8)
     train(prepared, "first")
     (state,) = (prepared.path / ".ckpt").glob("*/step-*.safetensors")

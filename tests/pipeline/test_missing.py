@@ -1,4 +1,4 @@
-"""What is missing around the pipeline is named: git, a commit, the package of a remote, results that fit."""
+"""Errors name missing requirements: git, a commit, the package of a remote, results of the present code."""
 
 import shutil
 from pathlib import Path
@@ -9,14 +9,14 @@ from tests.pipeline.project import Project
 
 
 def error(project: Project, *command: str, **environment: str) -> str:
-    """What a command says that fails as it should."""
+    """The error output of a command that must fail."""
     result = project.run(*command, check=False, **environment)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     return result.stderr
 
 
-def test_without_a_repository_a_commit_or_a_remotes_package_the_message_says_so(fresh: Project) -> None:
+def test_error_names_a_missing_repository_commit_or_package_of_a_remote(fresh: Project) -> None:
     fresh.run("dvc", "remote", "add", "--default", "storage", "s3://bucket/folder")
     fresh.run("dvc", "repro", "prepare")
     assert "requires 'dvc-s3' to be installed" in error(fresh, "dvc", "push")
@@ -28,9 +28,7 @@ def test_without_a_repository_a_commit_or_a_remotes_package_the_message_says_so(
 
 
 @pytest.mark.parametrize("where", ["params.yaml", "ddpm/training/loop.py"])
-def test_results_that_are_not_of_these_parameters_and_this_code_are_not_published(
-    reproduced: Project, where: str
-) -> None:
+def test_results_of_other_parameters_or_code_are_not_published(reproduced: Project, where: str) -> None:
     path = reproduced.path / where
     text = path.read_text()
     path.write_text(text.replace("eta: 1.0", "eta: 0.5") if path.suffix == ".yaml" else text + "# edited\n")
@@ -41,7 +39,7 @@ def test_results_that_are_not_of_these_parameters_and_this_code_are_not_publishe
     assert message.endswith(f":\n  {stage}: {changed} has changed\nrun `dvc repro`\n")
 
 
-def test_results_that_somebody_has_edited_are_not_published(reproduced: Project) -> None:
+def test_edited_results_are_not_published(reproduced: Project) -> None:
     path = reproduced.path / "reports/metrics.json"
     text = path.read_text()
     path.write_text(text.replace("1", "2"))
@@ -50,7 +48,7 @@ def test_results_that_somebody_has_edited_are_not_published(reproduced: Project)
     assert "\n  evaluate: reports/metrics.json has changed\n" in message
 
 
-def test_what_a_fresh_clone_lacks_is_no_change(reproduced: Project, tmp_path: Path) -> None:
+def test_a_fresh_clone_without_data_can_publish(reproduced: Project, tmp_path: Path) -> None:
     reproduced.git("clone", "-q", ".", str(tmp_path / "clone"))
     published = Project(tmp_path / "clone").run("ddpm", "publish")
     assert published.stdout.startswith("published to sqlite:///")

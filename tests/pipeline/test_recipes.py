@@ -1,4 +1,4 @@
-"""Every recipe, made tiny, goes from raw images to the report, stage by stage in this process."""
+"""Every recipe, with tiny settings, runs from raw images to the report, stage by stage in this process."""
 
 import json
 import math
@@ -44,28 +44,28 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with dvc.yaml and the default recipe, which is the working directory; MLflow hears nothing."""
+    """A working directory with dvc.yaml and the default recipe; MLflow is disabled."""
     (tmp_path / "recipes").mkdir()
     for name in ("dvc.yaml", "recipes/default.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
-    monkeypatch.setattr(live, "live", silence)
+    monkeypatch.setattr(live, "live", no_tracking)
     monkeypatch.setattr(publish, "publish", lambda _: True)
     yield tmp_path
     torch.use_deterministic_algorithms(False)
 
 
 @contextmanager
-def silence(*_: object) -> Iterator[SimpleNamespace]:
+def no_tracking(*_: object) -> Iterator[SimpleNamespace]:
     yield SimpleNamespace(log=lambda *_, **__: None, preview=lambda *_: None)
 
 
 def shrunk(values: dict[str, Any], weights: Path) -> dict[str, Any]:
-    """The same experiment with few steps, few images, narrow layers and small pictures.
+    """The same experiment with few steps, few images, narrow layers and small images.
 
-    A chain that is whole stays whole. With Inception it is one sample: the distance between covariances of 2048
-    features takes longer than all else here, and is tested elsewhere.
+    A sampler that uses the full chain still does. With Inception there is only one sample: the distance between
+    covariances of 2048 features takes longer than everything else here, and is tested elsewhere.
     """
     data, diffusion, network, train, sample, evaluate = (
         values[name] for name in ("data", "diffusion", "network", "train", "sample", "evaluate")
@@ -91,15 +91,15 @@ def shrunk(values: dict[str, Any], weights: Path) -> dict[str, Any]:
 
 
 def write_images(data: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few raw images, as the source has them."""
+    """Write a few raw images in the format of the source."""
     if data["source"] in IDX:
         write_idx(root, data["source"], {"train": 12, "t10k": 5})
     elif data["source"] == "cifar10":
         write_cifar(root, monkeypatch, size=1)
     elif data["source"] == "folder":
         files = {
-            path: encoded(Image.new("RGB", (40, 36), (80 * place, 200, 0)))
-            for place, path in enumerate(("train/a/1.png", "train/b/2.png", "test/b/3.png"))
+            path: encoded(Image.new("RGB", (40, 36), (80 * index, 200, 0)))
+            for index, path in enumerate(("train/a/1.png", "train/b/2.png", "test/b/3.png"))
         }
         root.mkdir()
         write = zip_of if data["path"].endswith(".zip") else folder_of
@@ -107,7 +107,7 @@ def write_images(data: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPat
 
 
 def run(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `dvc repro` runs, but here."""
+    """Run the command of a stage in this process."""
     arguments = shlex.split(STAGES[stage]["cmd"])
     assert arguments[:3] == ["python", "-m", f"stages.{stage}"]
     monkeypatch.setattr("sys.argv", arguments[2:])

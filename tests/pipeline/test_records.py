@@ -1,4 +1,4 @@
-"""MLflow's runs, however the pipeline was started and wherever its files have come from."""
+"""MLflow's runs of experiments that were cloned, queued, run in part, or killed."""
 
 import re
 import signal
@@ -14,7 +14,7 @@ from tests.pipeline.test_interruption import wait_for_state
 
 
 def curves(project: Project) -> list[tuple[str, ...]]:
-    """The loss curve of every run that is finished: its name, and how many points it has."""
+    """The name of every finished run, and the numbers of points and of distinct steps in its loss curve."""
     return rows(project, "SELECT name, COUNT(*), COUNT(DISTINCT step) FROM runs JOIN metrics USING (run_uuid) "
                 "WHERE status = 'FINISHED' AND key = 'loss' GROUP BY name ORDER BY name")  # fmt: skip
 
@@ -35,7 +35,7 @@ def test_a_clone_that_pulls_publishes_the_same_run_without_training(reproduced: 
     assert not (clone.path / ".ckpt").exists()
 
 
-def test_two_experiments_that_end_together_before_there_is_a_database_are_two_whole_runs(reproduced: Project) -> None:
+def test_two_experiments_that_end_together_without_a_database_record_two_complete_runs(reproduced: Project) -> None:
     store, aside = reproduced.path / "mlflow.db", reproduced.path / ".ckpt/mlflow.db"
     for name, steps in (("one", 6), ("two", 7)):
         reproduced.run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"sample.steps={steps}")
@@ -50,7 +50,7 @@ def test_two_experiments_that_end_together_before_there_is_a_database_are_two_wh
         aside.replace(store)
 
 
-def test_publishing_all_leaves_out_results_that_are_not_an_experiments_own(reproduced: Project) -> None:
+def test_publish_all_skips_an_experiment_with_outdated_results(reproduced: Project) -> None:
     reproduced.run("dvc", "exp", "run", "--temp", "-n", "partial", "-S", "train.seed=5", "train")
     result = reproduced.run("ddpm", "publish", "--all")
     assert "partial is not published: sample: models/model.safetensors has changed" in result.stderr
@@ -60,7 +60,7 @@ def test_publishing_all_leaves_out_results_that_are_not_an_experiments_own(repro
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_training_is_healed_when_dvc_runs_again(fresh: Project) -> None:
+def test_a_run_killed_during_training_is_completed_by_the_next_repro(fresh: Project) -> None:
     fresh.set(train__steps=80, runtime__checkpoint_every=10, runtime__log_every=10)
     process = subprocess.Popen(["dvc", "repro"], cwd=fresh.path, env=environment(), stdout=subprocess.DEVNULL)
     wait_for_state(fresh, process)
