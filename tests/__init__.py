@@ -1,3 +1,3 @@
-"""The tests. Importing `stages` first lets torch's idle threads sleep; OpenMP reads that when torch is loaded."""
+"""The tests. Import `stages` first: it sets how long torch's threads spin, which OpenMP reads when torch is loaded."""
 
 import stages  # noqa: F401

@@ -1,4 +1,4 @@
-"""What the code imports, read from its text."""
+"""The imports of the code, read from its source."""
 
 import ast
 from functools import cache
@@ -14,7 +14,7 @@ def modules() -> list[str]:
 
 
 def path_of(module: str) -> Path | None:
-    """The module's file, relative to the repository; None for a module from elsewhere."""
+    """The module's file, relative to the repository; None for a module of another project."""
     base = Path(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if (ROOT / candidate).is_file():
@@ -24,7 +24,7 @@ def path_of(module: str) -> Path | None:
 
 @cache
 def imported(module: str) -> frozenset[str]:
-    """The modules of this repository that a module imports, anywhere in its text, type checking included."""
+    """The modules of this repository that a module imports, also inside functions and for type checking."""
     path = path_of(module)
     assert path is not None
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""What the documentation says is so."""
+"""The documentation matches the repository."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_readme_shows_the_committed_metrics() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_that_are_there(page: Path) -> None:
+def test_links_lead_to_existing_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     local = [link for link in links if not link.startswith("http")]
     assert local
@@ -43,5 +43,5 @@ def test_every_recipe_is_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_figure_is_left_to_be_filled_in(page: Path) -> None:
+def test_no_placeholder_is_left_in_a_page(page: Path) -> None:
     assert not re.findall(r"\b[A-Z]+_(?:TIME|MEMORY|RESULTS)\b", page.read_text())

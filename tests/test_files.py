@@ -1,4 +1,4 @@
-"""Files are whole or absent; tensor files are reproducible, memory-mapped and described."""
+"""Files are complete or absent; tensor files are reproducible, memory-mapped and have metadata."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def header(path: Path) -> dict[str, Any]:
     return parsed
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_read_tensors_returns_the_written_tensors_and_metadata(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     files.write_tensors(path, tensors(), METADATA)
     file = files.read_tensors(path)
@@ -79,7 +79,7 @@ def test_other_tensors_have_another_digest(tmp_path: Path, change: dict[str, Ten
     assert files.read_tensors(path).digest != digest
 
 
-def test_the_digest_is_of_the_tensors_alone(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_the_metadata(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     files.write_tensors(path, tensors(), METADATA)
     digest = files.read_tensors(path).digest
@@ -87,16 +87,16 @@ def test_the_digest_is_of_the_tensors_alone(tmp_path: Path) -> None:
     assert files.read_tensors(path).digest == digest
 
 
-def test_the_description_is_read_without_the_tensors(tmp_path: Path) -> None:
+def test_read_metadata_returns_the_metadata_of_read_tensors(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     files.write_tensors(path, tensors(), METADATA)
     assert files.read_metadata(path) == files.read_tensors(path).metadata
 
 
-def test_reading_a_large_file_takes_no_memory_until_it_is_touched(tmp_path: Path) -> None:
+def test_reading_a_large_file_does_not_load_it_into_memory(tmp_path: Path) -> None:
     path, size = tmp_path / "a.safetensors", 128 * 2**20
     with files.create_tensors(path, {"images": (np.uint8, (128, 1024, 1024))}, {}):
-        pass  # zeros, which the file system keeps as a hole
+        pass  # zeros, stored as a sparse file
     process = psutil.Process()
     before = process.memory_info().rss
     images = files.read_tensors(path).tensors["images"]
@@ -105,13 +105,13 @@ def test_reading_a_large_file_takes_no_memory_until_it_is_touched(tmp_path: Path
     assert int(images[-1].sum()) == 0
 
 
-def test_created_piece_by_piece_equals_written_at_once(tmp_path: Path) -> None:
+def test_create_tensors_in_pieces_equals_write_tensors(tmp_path: Path) -> None:
     one, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     whole = {name: tensor.numpy() for name, tensor in tensors().items()}
     with files.create_tensors(one, {k: (v.dtype.type, v.shape) for k, v in whole.items()}, METADATA) as arrays:
         for name, values in whole.items():
-            for place, value in enumerate(values):
-                arrays[name][place] = value
+            for index, value in enumerate(values):
+                arrays[name][index] = value
     files.write_tensors(other, tensors(), METADATA)
     created, written = files.read_tensors(one), files.read_tensors(other)
     torch.testing.assert_close(created.tensors, written.tensors, rtol=0, atol=0)
@@ -119,7 +119,7 @@ def test_created_piece_by_piece_equals_written_at_once(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [one, other]
 
 
-def test_created_twice_gives_equal_bytes(tmp_path: Path) -> None:
+def test_create_tensors_twice_gives_equal_bytes(tmp_path: Path) -> None:
     paths = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     for path in paths:
         with files.create_tensors(path, {"images": (np.uint8, (3, 5)), "labels": (np.int64, (3,))}, METADATA) as arrays:
@@ -128,7 +128,7 @@ def test_created_twice_gives_equal_bytes(tmp_path: Path) -> None:
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_wide_numbers_are_aligned_after_an_odd_number_of_bytes(tmp_path: Path) -> None:
+def test_wide_dtypes_are_aligned_after_an_odd_number_of_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     shapes = {"a": (np.uint8, (1, 3, 5)), "b": (np.int64, (2,)), "c": (np.float32, (3,))}
     with files.create_tensors(path, shapes, {"text": "odd"}) as arrays:
@@ -140,7 +140,7 @@ def test_wide_numbers_are_aligned_after_an_odd_number_of_bytes(tmp_path: Path) -
     assert files.read_tensors(path).tensors["b"].tolist() == [2**40, -3]
 
 
-def test_a_failure_while_creating_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_while_creating_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(ZeroDivisionError):
         create_half(path)
@@ -158,7 +158,7 @@ def test_a_failure_while_creating_keeps_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [files.read_tensors, files.read_metadata])
 @pytest.mark.parametrize("kept", [0, 7, 100, -1])
-def test_a_file_that_is_not_whole_is_named(tmp_path: Path, read: Any, kept: int) -> None:
+def test_error_names_a_truncated_file(tmp_path: Path, read: Any, kept: int) -> None:
     path = tmp_path / "a.safetensors"
     files.write_tensors(path, tensors(), METADATA)
     path.write_bytes(path.read_bytes()[:kept])
@@ -167,14 +167,14 @@ def test_a_file_that_is_not_whole_is_named(tmp_path: Path, read: Any, kept: int)
 
 
 @pytest.mark.parametrize("read", [files.read_tensors, files.read_metadata])
-def test_a_missing_file_or_a_folder_is_named(tmp_path: Path, read: Any) -> None:
+def test_error_names_a_missing_file_or_a_folder(tmp_path: Path, read: Any) -> None:
     for path in (tmp_path / "absent.safetensors", tmp_path):
         with pytest.raises(files.TensorFileError, match=rf"^{path} does not exist$"):
             read(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"ddpm": "no JSON"}, {"ddpm": "null"}])
-def test_a_file_of_others_is_named(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+def test_error_names_a_file_of_another_program(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(2)}, path, metadata)
     with pytest.raises(files.TensorFileError, match=rf"{path} was not written by this project"):
@@ -187,7 +187,7 @@ def write_half(path: Path, error: type[BaseException]) -> None:
         raise error
 
 
-def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with files.replacing(path) as temporary:
         temporary.write_text("new")
@@ -196,7 +196,7 @@ def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failure_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError):
@@ -205,7 +205,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+def test_an_os_error_names_the_target_and_not_the_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(OSError, match="Is a directory") as caught:
         files.write_text(tmp_path / "a.txt", "new")
@@ -220,14 +220,14 @@ def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path: Path
         ("file/more/x.txt", "x.txt: .*/file is a file"),
     ],
 )
-def test_a_place_where_no_file_can_be_written_is_named_before_the_work(tmp_path: Path, name: str, reason: str) -> None:
+def test_check_writable_names_a_path_that_cannot_be_written(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=f"{reason}$"):
         files.check_writable(tmp_path / name)
 
 
-def test_a_new_file_an_old_one_and_new_folders_are_places_to_write(tmp_path: Path) -> None:
+def test_check_writable_accepts_old_files_new_files_and_new_folders(tmp_path: Path) -> None:
     (tmp_path / "old.txt").touch()
     for name in ("old.txt", "new.txt", "a/b/new.txt"):
         files.check_writable(tmp_path / name)
@@ -235,13 +235,13 @@ def test_a_new_file_an_old_one_and_new_folders_are_places_to_write(tmp_path: Pat
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interruption_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interruption_leaves_no_file(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error):
         write_half(tmp_path / "a.txt", error)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_written_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_writing_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(FileNotFoundError), files.replacing(path):
@@ -249,7 +249,7 @@ def test_nothing_written_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> N
     assert path.read_text() == "old"
 
 
-def test_the_temporary_file_is_hidden_beside_the_file_and_keeps_its_suffix(tmp_path: Path) -> None:
+def test_the_temporary_file_is_hidden_in_the_same_folder_with_the_same_suffix(tmp_path: Path) -> None:
     path = tmp_path / "picture.b.png"
     with files.replacing(path) as temporary:
         temporary.touch()
@@ -258,7 +258,7 @@ def test_the_temporary_file_is_hidden_beside_the_file_and_keeps_its_suffix(tmp_p
     assert temporary.name.startswith(".")
 
 
-def test_missing_folders_are_made(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / "one" / "two" / "a.txt"
     files.write_text(path, "x")
     assert path.read_text() == "x"
@@ -270,7 +270,7 @@ def test_text_is_utf8(tmp_path: Path) -> None:
     assert path.read_bytes() == "ε̂ äé\n".encode()
 
 
-def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_its_target_is_unchanged(tmp_path: Path) -> None:
     cached, path = tmp_path / "cached.txt", tmp_path / "a.txt"
     cached.write_text("kept by DVC")
     path.symlink_to(cached)

@@ -1,4 +1,4 @@
-"""The house is as ARCHITECTURE draws it: imports point down, and rooms know only what they may."""
+"""Imports point down the list of layers, and each layer imports only the packages that it may."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.imports import ROOT, imported, modules, path_of
 
-FLOORS = [
+LAYERS = [
     "stages",
     "lab.commands",
     "lab.stage",
@@ -39,18 +39,18 @@ ALLOWED_OUTSIDE = {  # heavy or optional packages, and the only modules that may
 }
 
 
-def floor(module: str) -> int:
-    return next(i for i, room in enumerate(FLOORS) if module == room or module.startswith(room + "."))
+def layer(module: str) -> int:
+    return next(i for i, name in enumerate(LAYERS) if module == name or module.startswith(name + "."))
 
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_point_down(module: str) -> None:
-    upwards = {name for name in imported(module) if floor(name) < floor(module)}
+    upwards = {name for name in imported(module) if layer(name) < layer(module)}
     assert not upwards, f"{module} imports {upwards} from above"
 
 
-def test_no_import_leads_back_to_its_module() -> None:
-    """Imports inside functions count, so no circle hides in one."""
+def test_there_are_no_circular_imports() -> None:
+    """Imports inside functions count, too."""
     for start in modules():
         seen: set[str] = set()
         waiting = list(imported(start) - {start})
@@ -59,16 +59,16 @@ def test_no_import_leads_back_to_its_module() -> None:
             if module not in seen:
                 seen.add(module)
                 waiting += imported(module) - {module}
-        assert start not in seen, f"{start} imports itself by way of others"
+        assert start not in seen, f"{start} imports itself through other modules"
 
 
-def test_the_six_stages_and_nothing_else_are_in_stages() -> None:
+def test_stages_holds_the_six_stages_and_nothing_else() -> None:
     assert {path.stem for path in (ROOT / "stages").glob("*.py")} == STAGES | {"__init__"}
     assert not [path for path in (ROOT / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"]
 
 
 @pytest.mark.parametrize("package", ALLOWED_OUTSIDE)
-def test_heavy_packages_are_imported_where_they_are_needed_only(package: str) -> None:
+def test_heavy_packages_are_imported_only_by_the_listed_modules(package: str) -> None:
     importers = {module for module in modules() if package in outside(module)}
     assert importers == ALLOWED_OUTSIDE[package]
 
@@ -87,31 +87,31 @@ for module in {modules}:
 """
 
 
-def test_the_core_needs_torch_numpy_pydantic_and_safetensors_alone() -> None:
+def test_ddpm_needs_only_torch_numpy_pydantic_and_safetensors() -> None:
     absent = ["dvc", "mlflow", "yaml", "ruamel", "pandas", "sklearn", "matplotlib", "PIL", "torchvision", "tqdm"]
     absent += ["torch_fidelity", "jinja2", "typer", "filelock"]
-    core = [module for module in modules() if module.split(".")[0] == "ddpm"]
-    assert len(core) > 40
-    script = ALONE.format(absent=set(absent), modules=core)
+    ddpm_modules = [module for module in modules() if module.split(".")[0] == "ddpm"]
+    assert len(ddpm_modules) > 40
+    script = ALONE.format(absent=set(absent), modules=ddpm_modules)
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-def test_the_core_prints_nothing() -> None:
+def test_ddpm_prints_nothing() -> None:
     for module in modules():
         if module.startswith("ddpm"):
             calls = [node for node in ast.walk(parsed(module)) if isinstance(node, ast.Call)]
             assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], module
 
 
-def test_templates_of_pages_are_installed_with_the_code() -> None:
+def test_page_templates_are_installed_with_the_code() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     installed = {path for pattern in settings["package-data"]["lab"] for path in (ROOT / "lab").glob(pattern)}
     assert installed == {path for path in (ROOT / "lab").rglob("*.html") if path.is_file()} != set()
 
 
 def test_every_public_definition_has_a_docstring() -> None:
-    naked = [
+    undocumented = [
         f"{module}.{node.name}"
         for module in modules()
         for node in parsed(module).body
@@ -119,15 +119,15 @@ def test_every_public_definition_has_a_docstring() -> None:
         and not node.name.startswith("_")
         and ast.get_docstring(node) is None
     ]
-    assert not naked
+    assert not undocumented
 
 
-def test_no_room_is_called_after_nothing() -> None:
+def test_no_module_has_a_meaningless_name() -> None:
     assert not {"utils", "helpers", "common", "misc"} & {part for module in modules() for part in module.split(".")}
 
 
 def outside(module: str) -> set[str]:
-    """The packages from elsewhere that a module imports when it runs, by their first name."""
+    """The top-level names of the packages that a module imports, also inside functions."""
     tree = parsed(module)
     names: set[str] = set()
     for node in ast.walk(tree):

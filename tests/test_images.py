@@ -1,4 +1,4 @@
-"""Between uint8 and float: exact at the ends, invertible, rounded to the nearest."""
+"""The conversion between uint8 and float is exact at the ends, invertible, and rounds to the nearest level."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ each_range = pytest.mark.parametrize("value_range", RANGES)
 
 
 @each_range
-def test_every_grey_level_comes_back(value_range: tuple[float, float]) -> None:
-    there = images.to_float(ALL, value_range)
-    assert there.dtype == torch.float32
-    back = images.to_uint8(there, value_range)
-    assert back.dtype == torch.uint8
-    assert back.equal(ALL)
+def test_every_grey_level_is_restored(value_range: tuple[float, float]) -> None:
+    floats = images.to_float(ALL, value_range)
+    assert floats.dtype == torch.float32
+    restored = images.to_uint8(floats, value_range)
+    assert restored.dtype == torch.uint8
+    assert restored.equal(ALL)
 
 
 @each_range
@@ -38,7 +38,7 @@ def test_values_outside_the_range_are_clamped(value_range: tuple[float, float]) 
 
 
 @each_range
-def test_values_between_levels_go_to_the_nearest(value_range: tuple[float, float]) -> None:
+def test_values_between_levels_are_rounded_to_the_nearest(value_range: tuple[float, float]) -> None:
     step = (value_range[1] - value_range[0]) / 255
     levels = images.to_float(ALL, value_range)
     for shift in (-0.45, 0.45):
@@ -46,6 +46,6 @@ def test_values_between_levels_go_to_the_nearest(value_range: tuple[float, float
     assert images.to_uint8(levels.flatten()[:-1] + 0.55 * step, value_range).equal(ALL.flatten()[1:])
 
 
-def test_half_precision_is_widened_before_it_is_rounded() -> None:
+def test_bfloat16_is_converted_to_float32_before_rounding() -> None:
     values = torch.linspace(-1, 1, 1000).bfloat16()
     assert images.to_uint8(values, (-1.0, 1.0)).equal(images.to_uint8(values.float(), (-1.0, 1.0)))

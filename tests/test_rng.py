@@ -1,4 +1,4 @@
-"""Random streams: one for each address, the same on every machine, and none of it global."""
+"""Random streams: one per address, the same on every machine, independent of the global state."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ def test_same_address_gives_the_same_numbers() -> None:
     np.testing.assert_array_equal(a, b)
 
 
-def test_addresses_that_differ_anywhere_give_other_streams() -> None:
+def test_different_addresses_give_different_streams() -> None:
     addresses: list[tuple[int, str, *tuple[int, ...]]] = [
         (0, "train"),
         (0, "train", 0),
@@ -35,12 +35,12 @@ def test_addresses_that_differ_anywhere_give_other_streams() -> None:
 
 
 def test_numbers_are_the_same_in_every_process_and_release() -> None:
-    """Pinned: every published result depends on these."""
+    """The values are pinned, because every published result depends on them."""
     assert rng.torch_seed(0, "train", 1, 0) == 14272694430009526984
     assert rng.numpy_generator(0, "order", 0).permutation(8).tolist() == [7, 1, 5, 0, 3, 6, 2, 4]
 
 
-def test_torch_seed_fits_torch() -> None:
+def test_torch_accepts_the_torch_seed() -> None:
     seeds = [rng.torch_seed(0, "train", step) for step in range(200)]
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert max(seeds) > 2**62  # all 64 bits are used
@@ -57,7 +57,7 @@ def test_global_state_is_neither_read_nor_changed() -> None:
     assert torch.rand(3, generator=rng.torch_generator(CPU, 0, "train")).equal(first)
 
 
-def test_generators_of_neighbouring_indices_are_not_correlated() -> None:
+def test_generators_of_adjacent_indices_are_not_correlated() -> None:
     rows = torch.stack([torch.randn(4000, generator=rng.torch_generator(CPU, 0, "sample", j)) for j in range(20)])
     correlation = torch.corrcoef(rows) - torch.eye(20)
     assert correlation.abs().max().item() < 0.08  # five standard deviations
