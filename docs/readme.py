@@ -1,6 +1,6 @@
-"""Write the README's table of metrics from reports/metrics.json, so that the two cannot disagree.
+"""Write the table of metrics in README.md from reports/metrics.json.
 
-python -m docs.readme
+Run as `python -m docs.readme`. A test compares the two files.
 """
 
 import json
@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"(<!-- metrics:.*?-->\n).*?(<!-- end of metrics -->)", re.D
 
 
 def with_metrics(readme: str, metrics_file: Path) -> str:
-    """The README's text with the table of a metrics file."""
+    """Return the README's text with its table of metrics replaced by that of a metrics file."""
     table = metrics_table(json.loads(metrics_file.read_text(encoding="utf-8")))
     return _BLOCK.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", readme)
 

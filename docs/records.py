@@ -1,4 +1,4 @@
-"""What DVC keeps of experiments in a repository: their parameters and metrics, by name."""
+"""Read the parameters and metrics of the experiments that DVC keeps in a repository."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Experiment:
-    """One `dvc exp run`, as DVC committed it."""
+    """The commit that DVC made for one `dvc exp run`."""
 
     name: str
     params: dict[str, Any]  # params.yaml
@@ -22,7 +22,7 @@ class Experiment:
 
 
 def experiments(prefix: str, root: Path = ROOT) -> list[Experiment]:
-    """The experiments whose names begin with `prefix`, in the order of their names."""
+    """Return the experiments whose names begin with `prefix`, sorted by name."""
     return [
         Experiment(
             name,

@@ -1,4 +1,4 @@
-"""Draw docs/schedules.png: what each schedule leaves of an image. Run as `python -m docs.schedules`."""
+"""Plot the remaining signal of each schedule to docs/schedules.png. Run as `python -m docs.schedules`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ddpm.params import Gaussian
 
 PATH = Path(__file__).with_suffix(".png")
 STEPS = 1000
-# Okabe and Ito's colours, told apart by colour-blind readers; the dashes help where lines run close together.
+# The palette of Okabe and Ito is safe for colour-blind readers; dashes separate lines that are close together.
 STYLES = {
     "linear": ("#000000", "-"),
     "quad": ("#E69F00", "-"),
@@ -26,7 +26,7 @@ STYLES = {
 
 
 def settings(name: str) -> Gaussian:
-    """The schedule with the paper's betas, where it has any."""
+    """Settings of a schedule, with the paper's betas if it has these parameters."""
     return Gaussian(
         process="gaussian",
         timesteps=STEPS,
@@ -40,17 +40,17 @@ def settings(name: str) -> Gaussian:
 
 
 def draw(path: Path) -> None:
-    """alpha_bar, and the signal-to-noise ratio on a logarithmic axis, over time."""
+    """Plot alpha_bar, and the signal-to-noise ratio on a logarithmic axis, over t."""
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(10, 4.2), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
         for name, (colour, dashes) in STYLES.items():
-            kept = alpha_bar(settings(name))
-            left.plot(np.arange(STEPS + 1), kept, color=colour, linestyle=dashes, linewidth=1.7, label=name)
-            inner = kept[1:] > 0  # jsd ends at none
-            snr = kept[1:][inner] / (1 - kept[1:][inner])
-            right.plot(np.arange(1, STEPS + 1)[inner], snr, color=colour, linestyle=dashes, linewidth=1.7)
+            signal = alpha_bar(settings(name))
+            left.plot(np.arange(STEPS + 1), signal, color=colour, linestyle=dashes, linewidth=1.7, label=name)
+            positive = signal[1:] > 0  # jsd ends at 0
+            snr = signal[1:][positive] / (1 - signal[1:][positive])
+            right.plot(np.arange(1, STEPS + 1)[positive], snr, color=colour, linestyle=dashes, linewidth=1.7)
         left.set_ylabel(r"signal left, $\bar\alpha_t$")
         right.set_ylabel(r"signal-to-noise ratio, $\bar\alpha_t / (1 - \bar\alpha_t)$")
         right.set_yscale("log")

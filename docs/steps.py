@@ -1,7 +1,7 @@
-"""FID and Inception Score against the number of steps: every sampler, from the model that the pipeline has trained.
+"""Measure FID and Inception Score of each sampler over the number of steps, for the model that the pipeline trained.
 
-After `dvc repro`, `python -m docs.steps` measures, writes docs/steps.csv and docs/steps.png, and prints the table for
-docs/results.md. The samples are measured with the pipeline's extractor and reference features.
+Run as `python -m docs.steps` after `dvc repro`. The script writes docs/steps.csv and docs/steps.png, and prints the
+table for docs/results.md. The metrics use the pipeline's extractor and reference features.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from ddpm.sampling import blocks
 from ddpm.sampling.options import Options, settings
 
 FOLDER = Path(__file__).parent
-COUNT = 256  # at 1000 steps these take minutes
+COUNT = 256  # samples per cell; at 1000 steps they take minutes
 STEPS = (5, 10, 20, 50, 100, 1000)
 SAMPLERS = {  # label to options, colour and marker
     "ancestral": (Options("ancestral"), "#0072B2", "o"),
@@ -35,7 +35,7 @@ SAMPLERS = {  # label to options, colour and marker
 def measure(
     cell: tuple[str, int], model_file: Path, extractor: Path, reference: Path, count: int = COUNT
 ) -> dict[str, float | str]:
-    """FID and Inception Score of one sampler with one number of steps, in a process with a single thread."""
+    """Measure FID and Inception Score of one sampler for one number of steps; use a single thread."""
     torch.set_num_threads(1)
     sampler, steps = cell
     model = modelfile.load(model_file)
@@ -47,7 +47,7 @@ def measure(
 
 
 def table(points: pd.DataFrame) -> str:
-    """One line for each number of steps: FID and Inception Score of every sampler."""
+    """Return a Markdown table of FID and Inception Score: one row per number of steps, one column per sampler."""
     head = ["steps", *[f"{name}: FID" for name in SAMPLERS], *[f"{name}: IS" for name in SAMPLERS]]
     by_cell = points.set_index(["sampler", "steps"])
     rows = [
@@ -58,7 +58,7 @@ def table(points: pd.DataFrame) -> str:
 
 
 def draw(points: pd.DataFrame, path: Path) -> None:
-    """FID and Inception Score over steps, a line for each sampler, beside what real images reach."""
+    """Plot FID and Inception Score over the steps, one line per sampler, and the values of real images."""
     with mpl.rc_context(mpl.rcParamsDefault):
         figure = Figure(figsize=(10, 4.2), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
@@ -81,7 +81,7 @@ def draw(points: pd.DataFrame, path: Path) -> None:
 
 
 def main(folder: Path = Path()) -> None:
-    """Measure every cell, a process for each processor, the longest first."""
+    """Measure every cell, the longest first, with one process per processor."""
     files = [folder / f"{name}.safetensors" for name in ("models/model", "models/extractor", "data/reference")]
     cells: Sequence[tuple[str, int]] = list(itertools.product(SAMPLERS, STEPS))
     with ProcessPoolExecutor(os.cpu_count()) as pool:

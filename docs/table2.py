@@ -1,6 +1,6 @@
-"""The paper's Table 2 in miniature, as Markdown, from the experiments of recipes/table2/queue.
+"""Print the paper's Table 2 in miniature as Markdown, from the experiments of recipes/table2/queue.
 
-python -m docs.table2
+Run as `python -m docs.table2`.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ _MEASURES = [("classifier", "fid"), ("classifier", "is"), ("likelihood", "bits_p
 
 
 def table(found: Sequence[Experiment]) -> str:
-    """Means and deviations over seeds; `runs` counts those that left metrics, for one that diverges leaves none."""
+    """Return means and standard deviations over seeds; `runs` excludes runs that diverge, which have no metrics."""
     by_row = defaultdict(list)
     for experiment in found:
         diffusion, train = experiment.params["diffusion"], experiment.params["train"]
