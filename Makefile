@@ -1,30 +1,30 @@
-# `make repro` reproduces the experiment in params.yaml on a fresh machine; `make test` is what CI runs.
+# `make repro` reproduces the experiment in params.yaml on a fresh machine; `make test` runs all checks and tests.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
-# Stages start `python`, and DVC and git are called by name: the environment comes first.
+# Stages run `python`, and scripts call `dvc` by name: put the environment first in PATH.
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
 .PHONY: help repro test install check
 
-help: ## this list
+help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
-repro: .venv/run ## install, reproduce params.yaml, write its records into MLflow
+repro: .venv/run ## install, reproduce params.yaml, and publish the run to MLflow
 	dvc repro
 	ddpm publish
 
-install: .venv/test ## only install, with what the tests need
+install: .venv/test ## install the project and the packages of the tests
 
-check: .venv/test ## format, lint, types, layering
+check: .venv/test ## check format, lint, types and imports
 	ruff format --check .
 	ruff check .
 	mypy
 	python -m pytest -q tests/test_house.py
 
-test: check ## everything that CI checks
+test: check ## run the checks and all tests
 	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .venv/run: requirements.lock pyproject.toml

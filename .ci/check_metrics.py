@@ -1,4 +1,4 @@
-"""Compare metrics.json with expected values: {"classifier.is": [expected, tolerance], ...}."""
+"""Compare metrics.json with a file of expected values: {"classifier.is": [expected, tolerance], ...}."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def look_up(metrics: dict, key: str) -> float:
-    """The number under a dotted key."""
+    """Return the number at a dotted key."""
     for part in key.split("."):
         metrics = metrics[part]
     return float(metrics)
@@ -21,7 +21,7 @@ def main(metrics_file: str, expected_file: str) -> None:
         verdict = "ok" if abs(found - value) <= tolerance else "OUTSIDE"
         print(f"{key:<24} {found:10.4f}  expected {value} +- {tolerance}  {verdict}")
         outside += [key] if verdict != "ok" else []
-    sys.exit(f"outside of their tolerance: {', '.join(outside)}" if outside else 0)
+    sys.exit(f"outside of the tolerance: {', '.join(outside)}" if outside else 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Which memory format trains fastest here: seconds per step, as ratios to contiguous fp32, interleaved in one run.
+"""Measure the time of a training step for each memory format and precision.
+
+The cases alternate within one run. The output lists the median time per step and its ratio to contiguous fp32.
 
 python -m benchmarks.memory_format --size 28 --channels 32
 """
