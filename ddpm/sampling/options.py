@@ -3,7 +3,6 @@
 `ddpm generate` and the served model build their options from the fields of `Options`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -54,8 +53,9 @@ def settings(description: "Description", options: Options) -> Sample:
     except ValidationError as error:
         rules = [(e["loc"][0], e["input"], e["msg"].replace("Input should", "must")) for e in error.errors()]
         raise ConflictError([Conflict(f"sample.{key}", value, rule) for key, value, rule in rules]) from None
-    conflicts = list(_unused(description, options, chosen))
-    conflicts = conflicts or list(sampling_conflicts(chosen, description.diffusion, description.network))
+    conflicts = list(sampling_conflicts(chosen, description.diffusion, description.network))
+    if options.label is not None and not description.network.conditional:
+        conflicts.append(Conflict("sample.label", options.label, "is for conditional models only"))
     if conflicts:
         raise ConflictError(conflicts)
     return chosen
@@ -71,22 +71,5 @@ def _defaults(description: "Description", options: Options) -> dict[str, Any]:
         "steps": min(_STEPS.get(sampler, timesteps), timesteps),
         "eta": float(gaussian) if sampler == "ddim" else None,
         "sigma": "large" if sampler == "ancestral" and diffusion.variance == "fixed" else None,
-        "guidance": None if options.label is None else _GUIDANCE,
+        "guidance": _GUIDANCE if options.label is not None and description.network.conditional else None,
     }
-
-
-def _unused(description: "Description", options: Options, chosen: Sample) -> Iterator[Conflict]:
-    """The given options that the sampler or the model does not use."""
-    diffusion, conditional = description.diffusion, description.network.conditional
-    fixed = chosen.sampler == "ancestral" and diffusion.variance == "fixed"
-    uses = {
-        "eta": (chosen.sampler == "ddim", "applies to the sampler ddim only"),
-        "sigma": (fixed, "applies to the sampler ancestral only, and to models that have not learned the variance"),
-        "label": (conditional, "applies to conditional models only"),
-        "guidance": (conditional, "applies to conditional models only"),
-    }
-    for key, (used, rule) in uses.items():
-        if not used and getattr(options, key) is not None:
-            yield Conflict(f"sample.{key}", getattr(options, key), rule)
-    if diffusion.process == "interpolation" and options.eta:
-        yield Conflict("sample.eta", options.eta, "must be 0 on the interpolation process")

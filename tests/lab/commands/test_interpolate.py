@@ -112,7 +112,6 @@ def test_every_row_shows_the_mixes_of_its_time_between_the_images(
         (["--at", 3, "--at", 11], "ddpm: --at 11: must be between 1 and the model's 10 timesteps"),
         (["--mixes", 1], "ddpm: --mixes 1: must be at least 2, for both ends"),
         (["--steps", 11], "ddpm: --steps 11: must be at most diffusion.timesteps = 10"),
-        (["--eta", 0.5], "ddpm: --eta 0.5: applies to the sampler ddim only"),
         (["--out", "out.gif"], "ddpm: --out out.gif: must end in .png"),
     ],
 )
