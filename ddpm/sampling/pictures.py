@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 TIMES = 10  # columns of the strips
 IN_STRIP = 4  # images in the strips
 _SMALL = 48  # pixels; larger images are shown in a smaller grid
-_SHEET = 160_000  # pixels of a grid, before small images are enlarged
-_MOVING = 400_000  # pixels of all frames of an animation, before small images are enlarged
+_SHEET = 148_000  # pixels of a grid, before small images are enlarged
+_MOVING = 230_000  # pixels of all frames of an animation, before small images are enlarged
 _IN_ANIMATION = 9
 _FRAMES = 32
 _PREVIEW_STEPS = 20
@@ -48,11 +48,10 @@ def save_denoising(model: Model, settings: Sample, labels: Tensor | None, path: 
 
 
 def save_trajectory(model: Model, settings: Sample, labels: Tensor | None, path: Path) -> None:
-    """Save x_t of the first samples along their chain as an animation. Large images have fewer samples and frames."""
-    pixels = math.prod(model.description.image_shape[1:])
-    fitting = min(max(_MOVING // (pixels * _FRAMES), 1), _IN_ANIMATION, settings.count)
-    count = math.isqrt(fitting) ** 2  # a square grid
-    animate(model, settings, labels, count, min(max(_MOVING // (pixels * count), 2), _FRAMES), path)
+    """Save x_t of the first samples along their chain as an animation. Larger images are fewer, then reduced."""
+    pixels = math.prod(model.description.image_shape[1:]) * _FRAMES
+    count = math.isqrt(min(max(_MOVING // pixels, 1), _IN_ANIMATION, settings.count)) ** 2  # a square grid
+    animate(model, settings, labels, count, _FRAMES, path, pixels=_MOVING)
 
 
 def animate(
@@ -63,14 +62,15 @@ def animate(
     frames: int,
     path: Path,
     progress: Callable[[int], object] | None = None,
+    pixels: int | None = None,
 ) -> None:
-    """Save x_t of the first `count` samples as an animation of at most `frames` frames.
+    """Save x_t of the first `count` samples as an animation of at most `frames` frames, and of at most `pixels` pixels.
 
     `progress(1)` is called after each step of the chain.
     """
     states = blocks.milestones(model, settings, labels, count, frames, progress)
     shown = torch.stack([images.to_uint8(state.x_t, model.denoiser.value_range).cpu() for state in states])
-    figures.animation(shown, figures.columns_of(count), path)
+    figures.animation(shown, figures.columns_of(count), path, pixels)
 
 
 @torch.no_grad()

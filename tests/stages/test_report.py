@@ -23,7 +23,7 @@ def test_the_report_shows_the_snapshot_curve_the_best_snapshot_and_the_likelihoo
     report(settings, reports=tmp_path, defaults=ROOT / "recipes/default.yaml")
     page = (tmp_path / "report.md").read_text()
     assert f"| `likelihood.bits_per_dim` | {metrics['likelihood']['bits_per_dim']:.4g} |" in page
-    assert f"that of step {metrics['snapshots']['best_step']:.0f} has the smallest FID" in page
+    assert f"The snapshot of step {metrics['snapshots']['best_step']:.0f} has the smallest FID" in page
     with_snapshots = (tmp_path / "loss.png").read_bytes()
     tables.write_points(tmp_path / "snapshots.csv", [], ("step", "fid", "is"))
     report(settings, reports=tmp_path, defaults=ROOT / "recipes/default.yaml")

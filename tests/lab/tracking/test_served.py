@@ -116,8 +116,7 @@ assert ddpm.__file__.startswith(sys.argv[1]) and ddpm.sampling.options.__file__.
 def test_a_packaged_model_contains_its_code_and_no_pickle_and_loads_without_output(
     model_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "package").mkdir()
-    publish._package(model_file, tmp_path / "package")
+    publish._package(model_file, tmp_path / "package/model")
     packed = tmp_path / "package/model"
     assert {path.suffix for path in packed.rglob("*.*")} == {".py", ".safetensors", ".txt", ".yaml", ".json"}
     assert "torch==" in (packed / "requirements.txt").read_text()
