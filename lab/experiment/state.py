@@ -42,12 +42,8 @@ class StateFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the last state is that of a finished training; False where finished.json is broken."""
-        try:
-            step = json.loads((self.path / "finished.json").read_text())["step"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return False
-        return bool(step == max(self.states, default=None))
+        """Whether the last state is that of a finished training."""
+        return bool(self.states) and self._marker(max(self.states)).exists()
 
     @property
     def status(self) -> str:
@@ -84,11 +80,13 @@ class StateFolder:
 
     def finish(self, step: int) -> None:
         """Record that training is finished, and remove the oldest folders of finished trainings."""
-        if not self.finished:  # else finished.json may be that of a longer training, whose state is still here
-            files.write_text(self.path / "finished.json", json.dumps({"step": step}))
+        self._marker(step).touch()
         done = sorted((f for f in folders() if f.finished), key=lambda f: f.modified, reverse=True)
         for folder in done[_FINISHED_STATES:]:
             folder.remove()
+
+    def _marker(self, step: int) -> Path:
+        return self.path / f"finished-{step:08d}"
 
     @property
     def modified(self) -> float:
@@ -154,8 +152,8 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
         for leftover in path.rglob(".*"):  # temporary files of a writer that was killed
             leftover.unlink()
         if not resume:
-            for old in (*state.states.values(), path / "finished.json"):
-                old.unlink(missing_ok=True)
+            for old in (*state.states.values(), *path.glob("finished-*")):
+                old.unlink()
         yield state
     except KeyboardInterrupt:
         if resume and state.states:

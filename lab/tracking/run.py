@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 FINGERPRINT = "ddpm.fingerprint"
 MODEL = "ddpm.model"
 EXTRACTOR = "ddpm.extractor"
-_METRICS_PER_CALL = 1000  # MLflow's limits
-_PARAMS_PER_CALL = 100
 _SPEED = "images_per_second"
 
 
@@ -60,9 +58,7 @@ class Run:
             Param(key, value if isinstance(value, str) else json.dumps(value))
             for key, value in identity.params(folder).items()
         ]
-        for first in range(0, len(params), _PARAMS_PER_CALL):
-            self.client.log_batch(self.id, params=params[first : first + _PARAMS_PER_CALL])
-        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.client.log_batch(self.id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log(self, points: Sequence[Mapping[str, float]]) -> None:
         """Log metrics: each point has a `step` and the values at that step."""
@@ -74,8 +70,7 @@ class Run:
             for key, value in point.items()
             if key != "step"
         ]
-        for first in range(0, len(metrics), _METRICS_PER_CALL):
-            self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS_PER_CALL])
+        self.client.log_batch(self.id, metrics)
 
     def log_speed(self, step: float, images_per_second: float) -> None:
         """Log the speed at a step, unless an earlier attempt has reached it: a speed never repeats exactly."""

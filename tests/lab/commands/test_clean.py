@@ -1,6 +1,5 @@
 """`ddpm clean`: the resumable states of trainings."""
 
-import json
 from pathlib import Path
 
 from tests.commands import run
@@ -12,7 +11,7 @@ def training(repository: Path, name: str, finished: bool) -> Path:
     folder.mkdir(parents=True)
     (folder / "step-00000020.safetensors").write_bytes(bytes(2_000_000))
     if finished:
-        (folder / "finished.json").write_text(json.dumps({"step": 20}))
+        (folder / "finished-00000020").touch()
     return folder
 
 

@@ -147,16 +147,6 @@ def test_a_shorter_training_does_not_change_the_status_of_a_longer_one() -> None
 
 
 @pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("note", ["", '{"step"', "[]", "{}", "null"])
-def test_a_training_with_a_broken_finished_file_is_unfinished_until_it_finishes_again(note: str) -> None:
-    saved = finished("abc", 100, age=0)
-    (saved.path / "finished.json").write_text(note)
-    assert saved.status == "unfinished at step 100"
-    finished("another", 100, age=0)  # reads the files of all
-    assert finished("abc", 100, age=0).status == "finished at step 100"
-
-
-@pytest.mark.usefixtures("root")
 def test_a_broken_state_is_an_error_that_says_what_to_do() -> None:
     with state.folder("abc", resume=True) as saved:
         saved.save(216, write(STATE[:-1]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm import tables
 from lab.experiment import identity
 from lab.tracking import publish
 from tests.lab.tracking.repository import POINTS, client, edit, history, params, runs
@@ -47,6 +48,13 @@ def test_parameters_are_flat_and_keep_their_types(root: Path) -> None:
     assert (shown["data.path"], shown["sample.clip"], shown["network.multipliers"]) == ("null", "true", "[1, 2]")
     assert shown["evaluate.classifier.channels"] == "32"
     assert not [key for key in shown if key.startswith("tracking.") or key == "runtime.device"]
+
+
+def test_a_curve_of_more_points_than_one_call_takes_is_whole(root: Path) -> None:
+    points = [{"step": step, "loss": 1 / step, "gradient_norm": 1.0, "learning_rate": 1.0} for step in range(1, 502)]
+    tables.write_points(root / "reports/train.csv", points, ("step", "loss", "gradient_norm", "learning_rate"))
+    assert publish.publish(params())
+    assert history(root, "loss") == [(point["step"], point["loss"]) for point in points]
 
 
 def test_two_experiments_are_two_runs_of_one_mlflow_experiment(root: Path) -> None:
