@@ -7,6 +7,7 @@ its standard deviation. The standard deviation is None if the rule is determinis
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def reverse(
     x is x_t at times[0], (N, C, H, W). `noise()` draws standard normal noise of its shape.
     """
     update = _rule(denoiser, settings)
-    for time, earlier in zip(times, [*times[1:], 0], strict=True):
+    for time, earlier in pairwise([*times, 0]):
         t, s = (torch.full((len(x),), value, device=x.device) for value in (time, earlier))
         estimate = denoiser(x, t, settings.clip)
         yield State(time, x, estimate.x_0)
@@ -77,7 +78,7 @@ def ddim(denoiser: Denoiser, eta: float, x_t: Tensor, estimate: Denoised, t: Ten
     if eta > 0:
         variance = eta**2 * denoiser.gaussian.posterior_variance(t, s, "small")
         along_eps, std = (along_eps**2 - variance).clamp_min(0).sqrt(), variance.sqrt()
-    mean = process.signal(s).to(x_t.dtype) * estimate.x_0 + along_eps.to(x_t.dtype) * estimate.eps
+    mean = process.signal(s, like=x_t) * estimate.x_0 + along_eps.to(x_t.dtype) * estimate.eps
     return mean, std
 
 
