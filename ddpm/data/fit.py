@@ -23,23 +23,16 @@ def fit(picture: "Image.Image", settings: Data) -> np.ndarray:
     picture = _in_mode(picture, "L" if settings.channels == 1 else "RGB")
     if settings.fit == "crop":
         picture = ImageOps.fit(picture, size, antialiased)
-    elif settings.fit == "resize" and picture.size != size:
+    elif settings.fit == "resize":
         picture = picture.resize(size, antialiased)
     elif settings.fit == "pad":
         if max(picture.size) > settings.image_size:
             shrunk = [max(round(side * settings.image_size / max(picture.size)), 1) for side in picture.size]
             picture = picture.resize((shrunk[0], shrunk[1]), antialiased)
-        picture = _centred(picture, size)
+        left, top = ((settings.image_size - side) // 2 for side in picture.size)
+        picture = picture.crop((-left, -top, size[0] - left, size[1] - top))  # black outside the picture
     values = np.asarray(picture)
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-
-
-def _centred(picture: "Image.Image", size: tuple[int, int]) -> "Image.Image":
-    from PIL import Image
-
-    canvas = Image.new(picture.mode, size)
-    canvas.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
-    return canvas
 
 
 def _in_mode(picture: "Image.Image", mode: str) -> "Image.Image":

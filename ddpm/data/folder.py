@@ -36,9 +36,6 @@ class Files:
     names: Mapping[PurePosixPath, str]  # in the archive, by the path that unpacking gives
     images: tuple[ImageFile, ...]
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitem__(self, index: int) -> "Image.Image":
         """The decoded picture, rotated by its orientation tag. Raises `UsageError` that names the file."""
         from PIL import Image, ImageOps, UnidentifiedImageError

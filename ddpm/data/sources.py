@@ -1,10 +1,10 @@
 """Image sources: the digits of scikit-learn, torchvision's datasets, and folders or .zip files of images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,22 +17,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TEST_FRACTION = 0.15  # share of the images in the test split, for a source without one
-
-
-class Pictures(Protocol):
-    """Images by index, decoded on access."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> "Image.Image": ...
+_SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Split:
     """The images of one split, of any size and mode."""
 
-    pictures: Pictures
-    indices: np.ndarray  # int64 (N,), of the pictures in this split
+    decode: Callable[[int], "Image.Image"]  # the image of an index
+    indices: np.ndarray  # int64 (N,), of the images in this split
     labels: np.ndarray  # int64 (N,), indices into classes
     classes: Sequence[str]
     source: dict[str, Any]
@@ -42,22 +35,7 @@ class Split:
 
     def picture(self, index: int) -> "Image.Image":
         """Image number `index` of the split. Raises `UsageError` that names the image if it cannot be decoded."""
-        return self.pictures[int(self.indices[index])]
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """Pictures in memory: uint8 (N, H, W) or (N, H, W, 3)."""
-
-    values: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: int) -> "Image.Image":
-        from PIL import Image
-
-        return Image.fromarray(self.values[index])
+        return self.decode(int(self.indices[index]))
 
 
 def load(settings: Data, root: Path) -> tuple[Split, Split]:
@@ -90,42 +68,47 @@ def stratified(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def _digits(settings: Data) -> tuple[Split, Split]:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    pictures = Arrays(np.round(digits.images * (255 / 16)).astype(np.uint8))
-    return _divided(pictures, digits.target.astype(np.int64), [str(n) for n in range(10)], {"name": "digits"}, settings)
-
-
-def _divided(
-    pictures: Pictures, labels: np.ndarray, classes: Sequence[str], source: dict[str, Any], settings: Data
-) -> tuple[Split, Split]:
     assert settings.seed is not None
-    train, test = stratified(labels, settings.seed)
-    return (
-        Split(pictures, train, labels[train], classes, {**source, "split": "train"}),
-        Split(pictures, test, labels[test], classes, {**source, "split": "test"}),
-    )
+    digits = load_digits()
+    decode = _array_decoder(np.round(digits.images * (255 / 16)).astype(np.uint8))
+    labels = digits.target.astype(np.int64)
+    return _splits(decode, stratified(labels, settings.seed), labels, list("0123456789"), {"name": "digits"})
 
 
 def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
     assert settings.path is not None
+    assert settings.seed is not None
     files = folder.listing(root / settings.path)
     digest = files.digest()
     if settings.digest not in (None, digest):
         raise UsageError(f"data.digest = {settings.digest}: the images in {files.where} have {digest}; they changed")
-    source = {"name": "folder", "files_sha256": digest}
-    classes = sorted({image.label for image in files.images})
-    index_of = {label: index for index, label in enumerate(classes)}
-    labels = np.array([index_of[image.label] for image in files.images], dtype=np.int64)
-    if all(image.split is None for image in files.images):
-        return _divided(files, labels, classes, source, settings)
+    classes, labels = np.unique([image.label for image in files.images], return_inverse=True)
+    splits = np.array([image.split for image in files.images])
+    indices: Sequence[np.ndarray] = [np.flatnonzero(splits == split) for split in _SPLITS]
+    if not len(indices[0]):
+        indices = stratified(labels, settings.seed)
+    return _splits(files.__getitem__, indices, labels, classes.tolist(), {"name": "folder", "files_sha256": digest})
+
+
+def _array_decoder(values: np.ndarray) -> Callable[[int], "Image.Image"]:
+    """The images of an array, uint8 (N, H, W) or (N, H, W, 3)."""
+    from PIL import Image
+
+    return lambda index: Image.fromarray(values[index])
+
+
+def _splits(
+    decode: Callable[[int], "Image.Image"],
+    indices: Sequence[np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    source: dict[str, Any],
+) -> tuple[Split, Split]:
     train, test = (
-        np.array([index for index, image in enumerate(files.images) if image.split == split], dtype=np.int64)
-        for split in ("train", "test")
+        Split(decode, chosen, labels[chosen], classes, {**source, "split": name})
+        for name, chosen in zip(_SPLITS, indices, strict=True)
     )
-    return (
-        Split(files, train, labels[train], classes, {**source, "split": "train"}),
-        Split(files, test, labels[test], classes, {**source, "split": "test"}),
-    )
+    return train, test
 
 
 def _torchvision(name: str, root: Path) -> tuple[Split, Split]:
@@ -138,7 +121,7 @@ def _torchvision(name: str, root: Path) -> tuple[Split, Split]:
         "cifar10": datasets.CIFAR10,
     }[name]
     splits = []
-    for split in ("train", "test"):
+    for split in _SPLITS:
         try:
             dataset = kind(root, train=split == "train", download=True)  # downloads only what is missing
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
@@ -150,5 +133,7 @@ def _torchvision(name: str, root: Path) -> tuple[Split, Split]:
             ) from error
         values, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
         classes = [str(label) for label in dataset.classes]
-        splits.append(Split(Arrays(values), np.arange(len(values)), labels, classes, {"name": name, "split": split}))
+        splits.append(
+            Split(_array_decoder(values), np.arange(len(values)), labels, classes, {"name": name, "split": split})
+        )
     return splits[0], splits[1]

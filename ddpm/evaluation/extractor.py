@@ -69,12 +69,11 @@ class Extractor:
 
         `progress(n)` is called after each batch of n images.
         """
+        if self.kind == "inception" and images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
         parts = []
-        for first in range(0, len(images), _BATCH):
-            batch = images[first : first + _BATCH].to(device)
-            if self.kind == "inception" and batch.shape[1] == 1:
-                batch = batch.expand(-1, 3, -1, -1)
-            parts.append([output.cpu() for output in self.network(batch)])
+        for batch in images.split(_BATCH):
+            parts.append([output.cpu() for output in self.network(batch.to(device))])
             if progress is not None:
                 progress(len(batch))
         return Features(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -92,8 +91,7 @@ def train_classifier(
     """Train a classifier on the labelled images and write it, with its test accuracy, to `path`.
 
     AdamW with a one-cycle learning rate; each batch is translated at random. `progress(1)` is called after each step.
-    Raises `UsageError` for fewer than two
-    classes.
+    Raises `UsageError` for fewer than two classes.
     """
     if len(train.classes) < 2:
         raise UsageError(
@@ -187,9 +185,5 @@ def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, test: Dataset, device: torch.device) -> float:
-    right = 0
-    for first in range(0, len(test.images), _BATCH):
-        images = test.images[first : first + _BATCH].to(device)
-        labels = test.labels[first : first + _BATCH].to(device)
-        right += int((network(images)[1].argmax(1) == labels).sum())
-    return right / len(test.images)
+    predicted = torch.cat([network(batch.to(device))[1].argmax(1).cpu() for batch in test.images.split(_BATCH)])
+    return int((predicted == test.labels).sum()) / len(predicted)

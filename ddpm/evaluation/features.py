@@ -10,6 +10,7 @@ from torch import Tensor
 from ddpm import files, rng
 
 FORMAT = "ddpm-reference-1"
+_METADATA = ("extractor", "extractor_digest", "train_digest", "test_digest", "source")
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,9 @@ def write(path: Path, reference: Reference) -> None:
     tensors = {
         f"{split}/{name}": tensor
         for split, part in (("train", reference.train), ("test", reference.test))
-        for name, tensor in (("features", part.features), ("logits", part.logits))
+        for name, tensor in vars(part).items()
     }
-    metadata = {
-        "format": FORMAT,
-        "extractor": reference.extractor,
-        "extractor_digest": reference.extractor_digest,
-        "train_digest": reference.train_digest,
-        "test_digest": reference.test_digest,
-        "source": reference.source,
-    }
-    files.write_tensors(path, tensors, metadata)
+    files.write_tensors(path, tensors, {"format": FORMAT} | {key: getattr(reference, key) for key in _METADATA})
 
 
 def read(path: Path) -> Reference:
@@ -67,5 +60,4 @@ def read(path: Path) -> Reference:
     train, test = (
         Features(file.tensors[f"{split}/features"], file.tensors[f"{split}/logits"]) for split in ("train", "test")
     )
-    described = ("extractor", "extractor_digest", "train_digest", "test_digest", "source")
-    return Reference(train, test, *(file.metadata[key] for key in described))
+    return Reference(train, test, *(file.metadata[key] for key in _METADATA))

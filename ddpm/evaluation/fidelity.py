@@ -59,7 +59,7 @@ def measure(samples: Features, train: Features, test: Features, seed: int) -> Fi
         "precision_recall_images": len(real),
         "features": samples.features.shape[1],
     }
-    return Fidelity(metrics, protocol, list(_warnings(protocol)))
+    return Fidelity(metrics, protocol, _warnings(protocol))
 
 
 def fid(first: Features, second: Features) -> float:

@@ -1,23 +1,28 @@
 """Models to and from the folders of diffusers' `DDPMPipeline`, without diffusers itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.interop import scheduler, unet2d, weights
-from ddpm.interop.refusals import refuse
-from ddpm.interop.weights import Imported, renamed
+from ddpm.interop.scheduler import SchedulerConfig
+from ddpm.interop.unet2d import UNet2DConfig
+from ddpm.interop.weights import Imported, refuse, renamed
 from ddpm.network.layers import sinusoids
 from ddpm.network.modelfile import Description
-from ddpm.params import Gaussian, UNetNetwork
+from ddpm.params import Conflict, Gaussian, Section, UNetNetwork, complaint
 
+_QUERY_KEY_VALUE = (r"\.([qkv])(uery|ey|alue)\.", r".to_\1.")
 _NAMES = (  # our name, name in diffusers
     (r"^time\.dense_", "time_embedding.linear_"),
     (r"^first\.", "conv_in."),
@@ -33,15 +38,11 @@ _NAMES = (  # our name, name in diffusers
     (r"\.time\.", ".time_emb_proj."),
     (r"\.shortcut\.", ".conv_shortcut."),
     (r"\.norm\.", ".group_norm."),
-    (r"\.query\.", ".to_q."),
-    (r"\.key\.", ".to_k."),
-    (r"\.value\.", ".to_v."),
+    _QUERY_KEY_VALUE,
     (r"\.output\.", ".to_out.0."),
 )
 _OLD_NAMES = (  # name in diffusers before version 0.15, name since then
-    (r"\.query\.", ".to_q."),
-    (r"\.key\.", ".to_k."),
-    (r"\.value\.", ".to_v."),
+    _QUERY_KEY_VALUE,
     (r"\.proj_attn\.", ".to_out.0."),
 )
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -60,8 +61,8 @@ def export(
         raise UsageError(f"diffusion.process = {diffusion.process!r}: diffusers has no scheduler for it")
     if not isinstance(network, UNetNetwork):
         raise UsageError(f"network.kind = {network.kind!r}: diffusers has no such network")
-    obstacles = [*scheduler.obstacles(diffusion, sigma), *unet2d.obstacles(network, image_shape[1])]
-    refuse("diffusers cannot express this model", obstacles)
+    conflicts = [*scheduler.export_conflicts(diffusion, sigma), *unet2d.export_conflicts(network, image_shape[1])]
+    refuse("diffusers cannot express this model", conflicts)
     if folder.is_file():
         raise UsageError(f"{folder}: a file has that name")
     outputs = len(state["last.bias"])
@@ -97,19 +98,15 @@ def read(folder: Path) -> Imported:
 
     Raises `UsageError` that names everything that our process or our U-Net cannot express.
     """
-    places = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
-    config = _config(places["scheduler"] / "scheduler_config.json", scheduler.CLASSES)
-    refuse(f"{places['scheduler'] / 'scheduler_config.json'} cannot be expressed", scheduler.complaints(config))
-    process = scheduler.SchedulerConfig.model_validate(config)
+    path = _part(folder, "scheduler") / "scheduler_config.json"
+    process = _config(path, scheduler.CLASSES, SchedulerConfig, scheduler.import_conflicts)
     diffusion = scheduler.section(process)
-    config = _config(places["unet"] / "config.json", ("UNet2DModel",))
-    complaints = unet2d.complaints(config, learned=diffusion["variance"] != "fixed")
-    refuse(f"{places['unet'] / 'config.json'} cannot be expressed", complaints)
-    unet = unet2d.UNet2DConfig.model_validate(config)
+    check = partial(unet2d.import_conflicts, learned=diffusion["variance"] != "fixed")
+    unet = _config(_part(folder, "unet") / "config.json", ("UNet2DModel",), UNet2DConfig, check)
 
     image_shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     description = weights.described(folder, diffusion, unet2d.section(unet), image_shape)
-    candidates = [places["unet"] / name for name in _WEIGHTS]
+    candidates = [_part(folder, "unet") / name for name in _WEIGHTS]
     path = next(filter(Path.is_file, candidates), candidates[0])
     found = {renamed(name, _OLD_NAMES): tensor for name, tensor in weights.read(path).items()}
     state = weights.adopted(description, found, lambda name: renamed(name, _NAMES), path)
@@ -118,7 +115,17 @@ def read(folder: Path) -> Imported:
     return Imported(description, state, scheduler.sampling(process))
 
 
-def _config(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+def _part(folder: Path, name: str) -> Path:
+    return folder / name if (folder / name).is_dir() else folder
+
+
+_Form = TypeVar("_Form", bound=Section)
+
+
+def _config(
+    path: Path, classes: tuple[str, ...], form: type[_Form], check: Callable[[_Form], Iterable[Conflict]]
+) -> _Form:
+    """Read the config of one of diffusers' classes without its private keys. Raises `UsageError`."""
     if not path.is_file():
         raise UsageError(f"{path.parent} is not a model of diffusers: {path.name} is missing")
     try:
@@ -129,4 +136,17 @@ def _config(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
         raise UsageError(f"{path} is not a JSON object")
     if config.get("_class_name") not in classes:
         raise UsageError(f"{path}: _class_name = {config.get('_class_name')!r}: must be {' or '.join(classes)}")
-    return config
+    try:
+        found = form.model_validate({key: value for key, value in config.items() if not key.startswith("_")})
+        conflicts = list(check(found))
+    except ValidationError as error:
+        first = {e["loc"][0]: e for e in reversed(error.errors())}  # one error for each key
+        conflicts = [_conflict(dict(e)) for e in reversed(first.values())]
+    refuse(f"{path} cannot be expressed", conflicts)
+    return found
+
+
+def _conflict(error: Mapping[str, Any]) -> Conflict:
+    conflict = complaint(error)
+    rules = {"missing": "is missing", "extra_forbidden": "is unknown"}
+    return replace(conflict, rule=rules.get(error["type"], conflict.rule))

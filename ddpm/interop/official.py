@@ -25,9 +25,7 @@ _NAMES = (  # our name, name in the checkpoint
     (r"\.(norm|conv)_([12])\.", r".\1\2."),
     (r"\.time\.", ".temb_proj."),
     (r"\.shortcut\.", ".nin_shortcut."),
-    (r"\.query\.", ".q."),
-    (r"\.key\.", ".k."),
-    (r"\.value\.", ".v."),
+    (r"\.([qkv])(uery|ey|alue)\.", r".\1."),
     (r"\.output\.", ".proj_out."),
 )
 _ATTENTION = 16  # feature-map size with attention, in every model of the paper

@@ -1,47 +1,41 @@
 """The section `diffusion` of params.yaml as the config of a diffusers scheduler, and back."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from ddpm import alternatives
 from ddpm.diffusion import schedule
-from ddpm.interop.refusals import Config, others, unreadable
-from ddpm.params import Conflict, Gaussian, Number, Timesteps
+from ddpm.params import Conflict, Gaussian, Number, Section, Timesteps
 
 CLASSES = ("DDPMScheduler", "DDIMScheduler")
 _SCHEDULES = {"linear": "linear", "quad": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 _PREDICTIONS = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
-_VARIANCES = {  # to diffusion.variance and sample.sigma
-    "fixed_large": ("fixed", "large"),
-    "fixed_large_log": ("fixed", "large"),
-    "fixed_small": ("fixed", "small"),
-    "fixed_small_log": ("fixed", "small"),
-    "learned_range": ("learned_range", None),
-}
-_ONLY: dict[str, Any] = {  # not ours to choose; diffusers' own value where a config says nothing
-    "clip_sample_range": 1,
-    "predict_epsilon": True,
-    "rescale_betas_zero_snr": False,
-    "thresholding": False,
-}
+_SIGMAS = {"fixed_large": "large", "fixed_large_log": "large", "fixed_small": "small", "fixed_small_log": "small"}
+_VarianceType = Literal["fixed_large", "fixed_large_log", "fixed_small", "fixed_small_log", "learned_range"]
+_BY_SIMPLICITY = ("const", "linear", "quad", "warmup10", "warmup50", "jsd", "cosine", "sigmoid")
 
 
-class SchedulerConfig(Config):
-    """What is read of a scheduler's config, with diffusers' own value where it says nothing."""
+class SchedulerConfig(Section, extra="ignore"):
+    """The keys that determine the process, with diffusers' default values. A literal lists the supported values."""
 
     num_train_timesteps: Timesteps
     beta_schedule: str = "linear"
     beta_start: Number | None = 1e-4
     beta_end: Number | None = 0.02
     trained_betas: Annotated[list[Annotated[Number, Field(ge=0, le=1)]], Field(min_length=1)] | None = None
-    prediction_type: str = "epsilon"
-    variance_type: str = "fixed_small"
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    variance_type: _VarianceType = "fixed_small"
     clip_sample: bool = True
+    clip_sample_range: Literal[1] = 1
+    predict_epsilon: Literal[True] = True
+    rescale_betas_zero_snr: Literal[False] = False
+    thresholding: Literal[False] = False
 
 
-def obstacles(diffusion: Gaussian, sigma: str | None) -> Iterator[Conflict]:
+def export_conflicts(diffusion: Gaussian, sigma: str | None) -> Iterator[Conflict]:
     """The settings that no scheduler of diffusers supports."""
     if sigma is not None and diffusion.variance != "fixed":
         yield Conflict("sigma", sigma, "the model has a learned variance")
@@ -56,15 +50,14 @@ def obstacles(diffusion: Gaussian, sigma: str | None) -> Iterator[Conflict]:
 
 
 def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]:
-    """Of a DDPMScheduler, whose fixed variance is large unless `sigma` is small.
+    """The config of a DDPMScheduler, whose fixed variance is large unless `sigma` is small.
 
-    A schedule that diffusers does not have goes as a list of its betas.
+    A schedule that diffusers does not have is written as a list of its betas.
     """
+    betas: dict[str, Any] = {"trained_betas": schedule.betas(diffusion).tolist()}
     if diffusion.schedule in _SCHEDULES:
-        ends = {"beta_start": diffusion.beta_start, "beta_end": diffusion.beta_end}
-        betas = {"beta_schedule": _SCHEDULES[diffusion.schedule]} | {k: v for k, v in ends.items() if v is not None}
-    else:
-        betas = {"trained_betas": schedule.betas(diffusion).tolist()}
+        betas = diffusion.model_dump(include={"beta_start", "beta_end"}, exclude_none=True)
+        betas["beta_schedule"] = _SCHEDULES[diffusion.schedule]
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": diffusion.timesteps,
@@ -78,66 +71,42 @@ def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]
     }
 
 
-def complaints(config: Mapping[str, Any]) -> Iterator[Conflict]:
-    """The keys of a config that params.yaml cannot express."""
-    yield from others(config, _ONLY)
-    wrong = list(unreadable(config, SchedulerConfig))
-    yield from wrong or _value_complaints(SchedulerConfig.model_validate(config))
-
-
-def _value_complaints(config: SchedulerConfig) -> Iterator[Conflict]:
+def import_conflicts(config: SchedulerConfig) -> Iterator[Conflict]:
+    """The settings of a config that params.yaml cannot express."""
     if _schedule(config) is None:
         key = "beta_schedule" if config.trained_betas is None else "trained_betas"
         yield Conflict(key, f"{getattr(config, key)!s:.60}", "is none of the schedules of params.yaml")
-    if config.prediction_type not in _PREDICTIONS.values():
-        yield Conflict("prediction_type", config.prediction_type, f"must be {' or '.join(_PREDICTIONS.values())}")
-    if config.variance_type not in _VARIANCES:
-        yield Conflict("variance_type", config.variance_type, f"must be {' or '.join(_VARIANCES)}")
 
 
 def section(config: SchedulerConfig) -> dict[str, Any]:
-    """The section `diffusion` of a config without complaints."""
-    variance, _ = _VARIANCES[config.variance_type]
+    """The section `diffusion` of a config without conflicts."""
     return {
         "process": "gaussian",
         "timesteps": config.num_train_timesteps,
         **(_schedule(config) or {}),
         "prediction": next(ours for ours, theirs in _PREDICTIONS.items() if theirs == config.prediction_type),
-        "variance": variance,
+        "variance": "fixed" if config.variance_type in _SIGMAS else config.variance_type,
         "value_range": [-1.0, 1.0],
     }
 
 
 def sampling(config: SchedulerConfig) -> dict[str, Any]:
-    """What the section `sample` needs for the same variance and clipping."""
-    _, sigma = _VARIANCES[config.variance_type]
-    return {"sigma": sigma, "clip": config.clip_sample}
+    """The keys of the section `sample` for the same variance and clipping."""
+    return {"sigma": _SIGMAS.get(config.variance_type), "clip": config.clip_sample}
 
 
 def _schedule(config: SchedulerConfig) -> dict[str, Any] | None:
-    """The schedule's name and ends; a list of betas is one of ours if it is what ours makes."""
-    trained, named = config.trained_betas, config.beta_schedule
-    if trained is None:
-        candidates = _candidates(config.beta_start, config.beta_end)
-        return next((c for c in candidates if _SCHEDULES.get(c["schedule"]) == named), None)
-    betas, timesteps = np.array(trained), config.num_train_timesteps
-    for candidate in _candidates(trained[0], trained[-1]):
-        made = schedule.betas(Gaussian.model_construct(timesteps=timesteps, **candidate))
-        if made.shape == betas.shape and np.allclose(made, betas, rtol=1e-5, atol=0):
+    """The simplest schedule of params.yaml that has the name or the betas of the config, with its ends."""
+    trained = config.trained_betas
+    first, last = (trained[0], trained[-1]) if trained else (config.beta_start, config.beta_end)
+    for name in _BY_SIMPLICITY:
+        ends = {"schedule": name, "beta_start": first, "beta_end": last}
+        candidate: dict[str, Any] = alternatives.in_use({"diffusion": ends})["diffusion"]
+        if trained is None:
+            found = _SCHEDULES.get(name) == config.beta_schedule
+        else:
+            betas = schedule.betas(Gaussian.model_construct(timesteps=config.num_train_timesteps, **candidate))
+            found = len(betas) == len(trained) and np.allclose(betas, trained, rtol=1e-5, atol=0)
+        if found:
             return candidate
     return None
-
-
-def _candidates(first: float | None, last: float | None) -> list[dict[str, Any]]:
-    """Every schedule that has these ends, or needs none; the simplest first."""
-    ends = {
-        "const": (None, last),
-        "linear": (first, last),
-        "quad": (first, last),
-        "warmup10": (first, last),
-        "warmup50": (first, last),
-        "jsd": (None, None),
-        "cosine": (None, None),
-        "sigmoid": (None, None),
-    }
-    return [{"schedule": name, "beta_start": start, "beta_end": end} for name, (start, end) in ends.items()]

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm.errors import UsageError
-from ddpm.interop.refusals import refuse
 from ddpm.network.modelfile import Description
 from ddpm.params import Diffusion, Network, Section, complaint, model_conflicts
 
@@ -70,6 +69,12 @@ def _instead(path: Path) -> str:
         return "it is a web page; download the file itself, not the page about it"
     kind = ".safetensors file" if path.suffix == ".safetensors" else "PyTorch checkpoint of tensors"
     return f"it is not a complete {kind}; download it again, or save only the state_dict of the network"
+
+
+def refuse(what: str, wrong: Iterable[object]) -> None:
+    """Raise `UsageError` with a line for each thing that is wrong, if there is any."""
+    if lines := [str(each) for each in wrong]:
+        raise UsageError("\n  ".join([f"{what}:", *lines]))
 
 
 class _Model(Section):

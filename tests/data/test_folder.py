@@ -146,7 +146,7 @@ def test_every_format_is_decoded(tmp_path: Path, suffix: str) -> None:
     content = encoded(Image.new("RGB", (5, 3), (200, 100, 0)), form)
     for where in both(tmp_path, {f"a{suffix}": content, f"b{suffix}": content}):
         files = folder.listing(where)
-        assert len(files) == 2
+        assert len(files.images) == 2
         assert files[1].size == (5, 3)
         np.testing.assert_allclose(np.asarray(files[1].convert("RGB"))[0, 0], (200, 100, 0), atol=4)
 
@@ -277,7 +277,7 @@ def test_backslashes_separate_folders_in_archives(tmp_path: Path) -> None:
 def test_the_last_of_two_archive_entries_with_the_same_path_is_read(tmp_path: Path) -> None:
     where = zip_of(tmp_path / "a.zip", {"a/x.png": grey(1), "./a/x.png": grey(2)})
     files = folder.listing(where)
-    assert len(files) == 1
+    assert len(files.images) == 1
     assert files[0].getpixel((0, 0)) == 2
 
 

@@ -81,8 +81,9 @@ def test_progress_is_called_for_every_image(tmp_path: Path, settings: Settings) 
 
 
 def test_only_the_images_of_the_split_are_packed(tmp_path: Path, settings: Settings) -> None:
-    pictures = sources.Arrays(np.arange(5, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2))
-    split = Split(pictures, np.array([4, 2]), np.array([1, 0]), ["x", "y"], {"name": "test"})
+    split = Split(
+        lambda index: Image.new("L", (8, 8), index), np.array([4, 2]), np.array([1, 0]), ["x", "y"], {"name": "test"}
+    )
     pack(split, settings(), tmp_path / "test.safetensors")
     packed = dataset.read(tmp_path / "test.safetensors")
     assert packed.images[:, 0, 0, 0].tolist() == [4, 2]
