@@ -14,12 +14,7 @@ from ddpm.params import Data
 _LISTED = 20  # bad images named in one error
 
 
-def pack(
-    split: Split,
-    settings: Data,
-    path: Path,
-    progress: Callable[[int], object] | None = None,
-) -> None:
+def pack(split: Split, settings: Data, path: Path, progress: Callable[[int], object] | None = None) -> None:
     """Write the split's images, fitted to `settings`, to `path`.
 
     `progress(1)` is called after each image. Raises `UsageError` that names every bad image, up to 20, and then leaves

@@ -24,10 +24,6 @@ _BATCH = 256
 _SHIFT = 1 / 16  # of the image size: the largest random translation while the classifier trains
 
 
-class WeightsError(UsageError):
-    """Inception's weights are not available; the message says what to download and where to put it."""
-
-
 class ClassifierNetwork(nn.Module):
     """A small convolutional network: uint8 images (N, C, H, W) to features (N, 4c) and logits (N, classes).
 
@@ -128,7 +124,7 @@ def train_classifier(
 def fetch_inception(weights: Path | None, path: Path) -> None:
     """Write torch-fidelity's InceptionV3 to `path`, from a local file or, if `weights` is None, from a download.
 
-    Raises `WeightsError` that says where the weights come from and where to put them.
+    Raises `UsageError` that says where the weights come from and where to put them.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -142,10 +138,10 @@ def fetch_inception(weights: Path | None, path: Path) -> None:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         network = _inception(state)
     except FileNotFoundError:
-        raise WeightsError(f"evaluate.weights = {str(weights)!r}: there is no such file. {advice}") from None
+        raise UsageError(f"evaluate.weights = {str(weights)!r}: there is no such file. {advice}") from None
     except Exception as error:  # torch raises errors of many kinds for a bad file or connection
         reason = str(error).partition("\n")[0]  # the next lines list every tensor
-        raise WeightsError(f"Inception's weights could not be loaded: {reason}. {advice}") from error
+        raise UsageError(f"Inception's weights could not be loaded: {reason}. {advice}") from error
     files.write_tensors(path, network.state_dict(), {"format": FORMAT, "kind": "inception"})
 
 

@@ -52,9 +52,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def _dense(value: object) -> bool:
     """Whether a value is a dense tensor of real numbers with data."""
-    if not isinstance(value, Tensor):
-        return False
-    return value.layout is torch.strided and not value.is_meta and not value.is_complex()
+    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_meta or value.is_complex())
 
 
 def _instead(path: Path) -> str:
@@ -73,7 +71,7 @@ def _instead(path: Path) -> str:
 
 def refuse(what: str, wrong: Iterable[object]) -> None:
     """Raise `UsageError` with a line for each thing that is wrong, if there is any."""
-    if lines := [str(each) for each in wrong]:
+    if lines := list(map(str, wrong)):
         raise UsageError("\n  ".join([f"{what}:", *lines]))
 
 

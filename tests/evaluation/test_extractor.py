@@ -189,7 +189,7 @@ def absent(path: Path) -> None:
 @pytest.mark.parametrize("make", [absent, broken, incomplete, malicious, folder])
 def test_bad_weights_are_refused_with_the_download_url_and_never_executed(make: Any, tmp_path: Path) -> None:
     make(tmp_path / "weights.pth")
-    with pytest.raises(extractor.WeightsError) as raised:
+    with pytest.raises(UsageError) as raised:
         extractor.fetch_inception(tmp_path / "weights.pth", tmp_path / "e.safetensors")
     assert URL_INCEPTION_V3 in str(raised.value)
     assert "evaluate.weights" in str(raised.value)
@@ -204,7 +204,7 @@ def test_the_malicious_file_is_executed_if_pickle_is_allowed(tmp_path: Path) -> 
 
 
 def test_error_names_absent_weights(tmp_path: Path) -> None:
-    with pytest.raises(extractor.WeightsError, match=r"evaluate\.weights = '.*mine\.pth': there is no such file"):
+    with pytest.raises(UsageError, match=r"evaluate\.weights = '.*mine\.pth': there is no such file"):
         extractor.fetch_inception(tmp_path / "mine.pth", tmp_path / "e.safetensors")
 
 
@@ -215,7 +215,7 @@ def test_error_of_a_failed_download_names_the_url_and_the_setting(
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(extractor.WeightsError, match="no route to host") as raised:
+    with pytest.raises(UsageError, match="no route to host") as raised:
         extractor.fetch_inception(None, tmp_path / "e.safetensors")
     assert f"Download {URL_INCEPTION_V3} and set evaluate.weights" in str(raised.value)
 

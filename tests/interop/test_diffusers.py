@@ -328,6 +328,9 @@ def test_imported_network_computes_the_same_as_that_of_diffusers(tmp_path: Path)
         ),
         ("scheduler", {"trained_betas": [0.3, 0.1]}, r"trained_betas = '\[0.3, 0.1\]': is none of the schedules"),
         ("scheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True: must be False"),
+        ("scheduler", {"thresholding": True}, "thresholding = True: must be False"),
+        ("scheduler", {"predict_epsilon": False}, "predict_epsilon = False: must be True"),
+        ("scheduler", {"clip_sample_range": 2.0}, r"clip_sample_range = 2\.0: must be 1"),
         ("scheduler", {"num_train_timesteps": ...}, "num_train_timesteps: is missing"),
         ("scheduler", {"num_train_timesteps": "9"}, "num_train_timesteps = '9': must be a valid integer"),
         ("scheduler", {"num_train_timesteps": 10**12}, f"num_train_timesteps = {10**12}: must be less than or equal"),
@@ -386,6 +389,17 @@ def test_first_layout_is_read_with_null_and_absent_keys(description: Description
     imported = diffusers.read(tmp_path)
     assert imported.description == description
     assert imported.sampling == {"sigma": "large", "clip": True}
+
+
+@pytest.mark.parametrize("sigma", ["large", "small"])
+def test_log_forms_of_the_fixed_variances_are_read_as_the_variances(
+    description: Description, tmp_path: Path, sigma: str
+) -> None:
+    diffusers.export(description, state_of(description), tmp_path)
+    edited(tmp_path / "scheduler" / "scheduler_config.json", variance_type=f"fixed_{sigma}_log")
+    imported = diffusers.read(tmp_path)
+    assert imported.sampling["sigma"] == sigma
+    assert imported.description == description
 
 
 def test_beta_start_and_beta_end_may_be_null_beside_a_list_of_betas(description: Description, tmp_path: Path) -> None:

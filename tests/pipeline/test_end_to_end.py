@@ -150,7 +150,7 @@ def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
         ("train.steps=true", "train.steps = True: must be a valid integer"),
         ("+train.stepz=3", "train.stepz = 3: there is no such key"),
         ("sample.steps=1001", "sample.steps = 1001: must be at most diffusion.timesteps = 1000"),
-        ("data.image_size=9", "data.image_size = 9: the network's 2 levels"),
+        ("data.image_size=9", "data.image_size = 9: must be a multiple of 2"),
     ],
 )
 def test_a_mistake_on_the_command_line_gives_one_clear_error(reproduced: Project, change: str, message: str) -> None:
@@ -197,8 +197,10 @@ def test_a_temporary_experiment_shares_the_store_and_the_training(reproduced: Pr
 
 
 def test_a_stage_whose_code_is_edited_while_it_runs_fails(fresh: Project) -> None:
-    slow = fresh.path / "stages/prepare.py"
-    slow.write_text(slow.read_text().replace('    with dvcfile.running("prepare"):\n', EDITED_WHILE_RUNNING))
+    stage = fresh.path / "stages/prepare.py"
+    ends_with_edit = stage.read_text().replace("    stage.run(prepare)\n", EDITED_WHILE_RUNNING)
+    assert "# edited" in ends_with_edit
+    stage.write_text(ends_with_edit)
     result = fresh.run("dvc", "repro", "prepare", check=False)
     assert result.returncode != 0
     assert "ddpm/data/fit.py changed while the stage ran" in result.stderr
@@ -206,9 +208,9 @@ def test_a_stage_whose_code_is_edited_while_it_runs_fails(fresh: Project) -> Non
 
 
 EDITED_WHILE_RUNNING = """\
-    with dvcfile.running("prepare"):
-        edited = Path("ddpm/data/fit.py")
-        edited.write_text(edited.read_text() + "# edited")
+    with Path("ddpm/data/fit.py").open("a") as code:
+        code.write("# edited")
+    stage.run(prepare)
 """
 
 
