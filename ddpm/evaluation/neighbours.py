@@ -16,10 +16,9 @@ def nearest(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     flat = samples.flatten(1).float()
     for first in range(0, len(train), _BATCH):
         distances = torch.cdist(flat, train[first : first + _BATCH].flatten(1).float())
-        nearest_here, at = distances.min(dim=1)
-        closer = nearest_here < best
-        best = torch.where(closer, nearest_here, best)
-        index = torch.where(closer, first + at, index)
+        distance, at = distances.min(dim=1)
+        closer = distance < best
+        best[closer], index[closer] = distance[closer], first + at[closer]
     # cdist expands the square, which gives a copy a distance slightly above zero: compute the distances again.
     return index, (flat - train[index].flatten(1).float()).square().mean(1).sqrt()
 

@@ -98,25 +98,22 @@ def read(folder: Path) -> Imported:
 
     Raises `UsageError` that names everything that our process or our U-Net cannot express.
     """
-    path = _part(folder, "scheduler") / "scheduler_config.json"
+    folders = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
+    path = folders["scheduler"] / "scheduler_config.json"
     process = _config(path, scheduler.CLASSES, SchedulerConfig, scheduler.import_conflicts)
     diffusion = scheduler.section(process)
     check = partial(unet2d.import_conflicts, learned=diffusion["variance"] != "fixed")
-    unet = _config(_part(folder, "unet") / "config.json", ("UNet2DModel",), UNet2DConfig, check)
+    unet = _config(folders["unet"] / "config.json", ("UNet2DModel",), UNet2DConfig, check)
 
     image_shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     description = weights.described(folder, diffusion, unet2d.section(unet), image_shape)
-    candidates = [_part(folder, "unet") / name for name in _WEIGHTS]
+    candidates = [folders["unet"] / name for name in _WEIGHTS]
     path = next(filter(Path.is_file, candidates), candidates[0])
     found = {renamed(name, _OLD_NAMES): tensor for name, tensor in weights.read(path).items()}
     state = weights.adopted(description, found, lambda name: renamed(name, _NAMES), path)
     if unet.flip_sin_to_cos:  # there the cosines come first, in our embedding last
         state["time.dense_1.weight"] = state["time.dense_1.weight"].roll(unet.block_out_channels[0] // 2, 1)
     return Imported(description, state, scheduler.sampling(process))
-
-
-def _part(folder: Path, name: str) -> Path:
-    return folder / name if (folder / name).is_dir() else folder
 
 
 _Form = TypeVar("_Form", bound=Section)

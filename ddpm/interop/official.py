@@ -30,13 +30,11 @@ _NAMES = (  # our name, name in the checkpoint
 )
 _ATTENTION = 16  # feature-map size with attention, in every model of the paper
 _DIFFUSION = {
-    "process": "gaussian",
     "timesteps": 1000,
     "schedule": "linear",
     "beta_start": 1e-4,
     "beta_end": 0.02,
     "prediction": "eps",
-    "value_range": [-1.0, 1.0],
 }
 
 
@@ -65,7 +63,7 @@ def read(path: Path) -> Imported:
 
 
 def _network(path: Path, found: Mapping[str, Tensor], levels: int) -> dict[str, Any]:
-    """The section `network` of params.yaml."""
+    """The keys of the section `network` that the checkpoint or the paper determines."""
     first, *_ = _shape(path, found, "conv_in.weight")
     widths = [_shape(path, found, f"down.{level}.block.0.conv1.weight")[0] for level in range(levels)]
     if any(width % first for width in widths):
@@ -73,7 +71,6 @@ def _network(path: Path, found: Mapping[str, Tensor], levels: int) -> dict[str, 
             f"{path}: the widths of its levels are {widths}: must be multiples of the first layer's {first}"
         )
     return {
-        "kind": "unet",
         "channels": first,
         "multipliers": [width // first for width in widths],
         "blocks": _count(found, r"down\.0\.block\.(\d+)\."),
@@ -82,9 +79,7 @@ def _network(path: Path, found: Mapping[str, Tensor], levels: int) -> dict[str, 
         "groups": 32,
         "norm_eps": 1e-6,
         "dropout": 0.0,
-        "time": True,
         "downsample": "asymmetric",
-        "conditional": False,
     }
 
 

@@ -79,14 +79,12 @@ def import_conflicts(config: SchedulerConfig) -> Iterator[Conflict]:
 
 
 def section(config: SchedulerConfig) -> dict[str, Any]:
-    """The section `diffusion` of a config without conflicts."""
+    """The keys of the section `diffusion` that a config without conflicts determines."""
     return {
-        "process": "gaussian",
         "timesteps": config.num_train_timesteps,
         **(_schedule(config) or {}),
         "prediction": next(ours for ours, theirs in _PREDICTIONS.items() if theirs == config.prediction_type),
         "variance": "fixed" if config.variance_type in _SIGMAS else config.variance_type,
-        "value_range": [-1.0, 1.0],
     }
 
 

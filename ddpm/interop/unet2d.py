@@ -101,11 +101,10 @@ def import_conflicts(config: UNet2DConfig, learned: bool) -> Iterator[Conflict]:
 
 
 def section(config: UNet2DConfig) -> dict[str, Any]:
-    """The section `network` of a config without conflicts."""
+    """The keys of the section `network` that a config without conflicts determines."""
     widths, attention = config.block_out_channels, _attention(config.down_block_types)
     sizes = [config.sample_size // 2**level for level in range(len(widths))]
     return {
-        "kind": "unet",
         "channels": widths[0],
         "multipliers": [width // widths[0] for width in widths],
         "blocks": config.layers_per_block,
@@ -114,9 +113,7 @@ def section(config: UNet2DConfig) -> dict[str, Any]:
         "groups": config.norm_num_groups,
         "norm_eps": config.norm_eps,
         "dropout": config.dropout,
-        "time": True,
         "downsample": next(name for name, pad in _PADS.items() if pad == config.downsample_padding),
-        "conditional": False,
     }
 
 

@@ -17,6 +17,8 @@ from ddpm.network.modelfile import Description
 from ddpm.params import Diffusion, Network, Section, complaint, model_conflicts
 
 _SHOWN = 5  # of the tensors that are wrong
+_DIFFUSION = {"process": "gaussian", "value_range": [-1.0, 1.0]}  # of every imported model
+_NETWORK = {"kind": "unet", "time": True, "conditional": False}
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ class _Model(Section):
 def described(
     path: Path, diffusion: Mapping[str, Any], network: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> Description:
-    """The description of a model with these sections of params.yaml. Raises `UsageError` if they are invalid."""
+    """The description of a model with these keys of params.yaml. Raises `UsageError` if they are invalid."""
     try:
-        model = _Model.model_validate({"diffusion": dict(diffusion), "network": dict(network)})
+        model = _Model.model_validate({"diffusion": {**_DIFFUSION, **diffusion}, "network": {**_NETWORK, **network}})
         conflicts = list(model_conflicts(model.diffusion, model.network, image_shape[1]))
     except ValidationError as error:
         conflicts = [complaint(dict(e)) for e in error.errors()]
