@@ -2,4 +2,4 @@
 
 
 class UsageError(Exception):
-    """Something outside the code is wrong: the message says what, where, and what to do."""
+    """Something outside the code is wrong: the message names the problem, the place and the remedy."""

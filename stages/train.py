@@ -18,7 +18,7 @@ from lab import stage
 from lab.experiment import dvcfile, state
 from lab.tracking.live import live
 
-# What a training may differ in and still be continued: with a constant learning rate the number of steps changes none.
+# Parameters that may change when a training continues: a constant learning rate does not depend on train.steps.
 _EXTENDABLE = {"constant": {"train.steps"}, "linear": set[str](), "cosine": set[str]()}
 
 

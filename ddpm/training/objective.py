@@ -1,4 +1,4 @@
-"""The training objective."""
+"""The training losses."""
 
 import math
 
