@@ -27,6 +27,8 @@ def page(table: Table, drawn: Sequence[Drawn], sorted_by: str | None) -> str:
     """Render the page. `drawn` belongs to the first experiments of the table."""
     shown = dict(zip(table.names, drawn, strict=False))
     pictures = dict(_fitting({name: one.samples for name, one in shown.items() if one.samples}))
+    losses = {name: thinned(one.loss) for name, one in shown.items() if one.loss}
+    alt = f"Loss over optimizer steps of {', '.join(losses)}"
     return templates.render(
         "comparison.html",
         table=table,
@@ -35,8 +37,7 @@ def page(table: Table, drawn: Sequence[Drawn], sorted_by: str | None) -> str:
         pictures=pictures,
         too_large=[name for name, one in shown.items() if one.samples and name not in pictures],
         without_samples=[name for name, one in shown.items() if not one.samples],
-        headlines=headlines(table),
-        curves=curves({name: one.loss for name, one in shown.items() if one.loss}),
+        curves=plots.lines(losses, "optimizer step", "loss", alt) if losses else None,
     )
 
 
@@ -48,24 +49,6 @@ def _fitting(files: Mapping[str, Path]) -> Iterator[tuple[str, Picture]]:
         if size <= remaining:
             remaining -= size
             yield name, embed.from_file(path, f"Samples of {name}")
-
-
-def headlines(table: Table) -> dict[str, str]:
-    """The first metric of each experiment, for the caption of its samples."""
-    if not table.metrics:
-        return {}
-    key, cells = next(iter(table.metrics.items()))
-    return {
-        name: f"{key} {cell.text}{' ★' if cell.best else ''}" for name, cell in zip(table.names, cells, strict=True)
-    }
-
-
-def curves(losses: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
-    """Plot the loss curves on common axes. None if there are no losses."""
-    if not losses:
-        return None
-    lines = [plots.Line(name, *zip(*thinned(points), strict=True)) for name, points in losses.items()]
-    return plots.lines(lines, "optimizer step", "loss", f"Loss over optimizer steps of {', '.join(losses)}")
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from ddpm.alternatives import in_use
 from ddpm.tables import Share
 from lab.experiment.dvcfile import flatten
 
-METRICS = {
+METRICS = {  # descriptions, with fields of the protocol and of the metric's section
     "fid": "Fréchet distance between samples and training images",
     "fid_matched": "FID of {matched} samples",
     "fid_floor": "FID of {matched} test images: the floor",
@@ -24,13 +24,9 @@ METRICS = {
     "class_distance": "total variation between the classes of samples and of training images, 0 to 1",
     "label_agreement": "share of samples that the classifier assigns to their label",
     "accuracy": "accuracy of the classifier on test images",
-}
-LIKELIHOOD = {
     "bits_per_dim": "variational bound of {images} test images",
     "rate": "bits to encode x_1",
     "distortion": "bits to encode x_0 given x_1",
-}
-NEIGHBOURS = {
     "smallest": "smallest distance of a sample",
     "median": "median distance of the first {neighbours_images} samples",
     "median_of_test": "median distance of test images",
@@ -44,11 +40,7 @@ CAPTIONS = {
     "neighbours": "The samples nearest to a training image, with the distance in grey levels",
     "loss": "Loss, gradient norm and, if there are snapshots, their FID over optimizer steps",
 }
-CHAIN = "The forward process adds noise to images. Sampling reverses it with the network's predictions of x_0."
-NOT_COMPARABLE = "Distances measured with different extractors are not comparable."
-UNCHANGED = "All parameters are those of recipes/default.yaml."
-REPRODUCE = "With the code of this digest, these commands give the same parameters and therefore the same results:"
-REPRODUCE_FROM_FILE = "Save all parameters above as params.yaml, then run with the code of this digest:"
+NOT_MEASURED = "not measured"
 _PROVENANCE = {  # keys of the protocol that name files; the other keys describe the measurement
     "data": "images",
     "train_digest": "training images, sha256",
@@ -80,122 +72,24 @@ class Report:
         return dict(self.metrics["protocol"])
 
 
-_NAMES = {
-    "unet": "U-Net",
-    "basic": "basic U-Net",
-    "ancestral": "ancestral sampling",
-    "ddim": "DDIM",
-    "dpm_solver": "DPM-Solver++",
-}
-
-
-def title(report: Report) -> str:
-    """The title of a report: the data and the image size."""
-    size = report.params["data"]["image_size"]
-    return f"{report.protocol['data']}, {size}×{size}"
-
-
-def summary(report: Report) -> str:
-    """The model, its training and the sampler in two sentences."""
-    network, train, sample = (report.params[section] for section in ("network", "train", "sample"))
-    kind = "A conditional" if network["conditional"] else "A"
-    predicted = report.params["diffusion"]["prediction"]
-    trained = f"trained for {train['steps']} steps" if train["steps"] else "not trained in this experiment"
-    samples = f"{sample['count']} samples with {_NAMES[sample['sampler']]} in {sample['steps']} steps"
-    guidance = "" if sample["guidance"] is None else f" and guidance {plain(sample['guidance'])}"
-    return f"{kind} {_NAMES[network['kind']]} that predicts {predicted}, {trained}. {samples}{guidance}."
-
-
-def extractor(protocol: Mapping[str, Any]) -> str:
-    """The extractor in a sentence."""
-    kinds = {
-        "classifier": "a classifier trained on the training images",
-        "inception": "torch-fidelity's InceptionV3, the one that papers use",
-    }
-    return f"The extractor is {kinds[protocol['extractor']]}."
-
-
-def of_extractor(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The metrics measured with the extractor: name, value, description."""
-    name = metrics["protocol"]["extractor"]
-    return _described(name, metrics[name], METRICS, metrics["protocol"])
-
-
-def of_likelihood(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The variational bound and its parts in bits per dimension, if measured."""
-    bound = metrics.get("likelihood", {})
-    return _described("likelihood", bound, LIKELIHOOD, bound)
-
-
-def of_neighbours(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Distances to the nearest training image, in grey levels."""
-    return _described("neighbours", metrics.get("neighbours", {}), NEIGHBOURS, metrics["protocol"])
-
-
-def _described(
-    prefix: str, values: Mapping[str, Any], descriptions: Mapping[str, str], fields: Mapping[str, Any]
-) -> list[tuple[str, str, str]]:
+def described(metrics: Mapping[str, Any], section: str) -> list[tuple[str, str, str]]:
+    """The known metrics in a section of reports/metrics.json: name, value, description."""
+    values = metrics[section]
+    fields = {**metrics["protocol"], **values}
     return [
-        (f"{prefix}.{key}", number(values[key]), description.format_map(fields))
-        for key, description in descriptions.items()
+        (f"{section}.{key}", number(values[key]), description.format_map(fields))
+        for key, description in METRICS.items()
         if key in values
     ]
 
 
-def reported(report: Report) -> list[tuple[str, float | None, float]]:
-    """Each metric that is reported elsewhere: name, value here if it was measured, and value there."""
-    section = report.params["reported"]
-    here = flatten(report.metrics)
-    return [(name, here.get(name), value) for name, value in section["metrics"].items()] if section else []
-
-
-def training(points: Sequence[Mapping[str, float]]) -> str:
-    """The first and the last loss in a sentence."""
-    if not points:
-        return "The model was not trained in this experiment: train.steps is 0."
-    first, last = points[0], points[-1]
-    return (
-        f"{int(last['step'])} steps. The loss changed from {number(first['loss'])} "
-        f"to {number(last['loss'])} (means over windows of steps)."
-    )
-
-
-def best_snapshot(metrics: Mapping[str, Any]) -> str:
-    """The best snapshot and the final model in a sentence, or an empty string."""
-    if "snapshots" not in metrics:
-        return ""
-    best, final = metrics["snapshots"], metrics[metrics["protocol"]["extractor"]]["fid"]
-    return (
-        f"The snapshot of step {int(best['best_step'])} has the smallest FID, {number(best['best_fid'])}. "
-        f"The FID of the final model is {number(final)}."
-    )
-
-
-def class_balance(metrics: Mapping[str, Any]) -> str:
-    """The metrics of the classes in sentences, or an empty string."""
-    measured = metrics[metrics["protocol"]["extractor"]]
-    if "class_distance" not in measured:
-        return ""
-    text = (
-        f"According to the classifier, {measured['class_distance']:.1%} of the samples would have to change their "
-        f"class to match the class shares of the training images."
-    )
-    if "label_agreement" in measured:
-        text += f" The classifier assigns {measured['label_agreement']:.1%} of the samples to their label."
-    return text
-
-
-def memorisation(metrics: Mapping[str, Any]) -> str:
-    """The distances to training images and their interpretation in sentences, or an empty string."""
-    if "neighbours" not in metrics:
-        return ""
-    distance, count = metrics["neighbours"], metrics["protocol"]["neighbours_images"]
-    return (
-        f"The median distance from a sample to its nearest training image is {number(distance['median'])} grey levels "
-        f"(root mean square over pixels, first {count} samples). For test images, which are not in the training data, "
-        f"it is {number(distance['median_of_test'])}. Copies would be much closer to a training image than test images "
-        f"are. The smallest distance of a sample is {number(distance['smallest'])}."
-    )
+def reported(report: Report) -> list[tuple[str, str, str]]:
+    """The metrics that are reported elsewhere: name, value here, value there."""
+    section, here = report.params["reported"], flatten(report.metrics)
+    return [
+        (name, number(here[name]) if name in here else NOT_MEASURED, number(value))
+        for name, value in (section["metrics"].items() if section else ())
+    ]
 
 
 def changes(report: Report) -> list[tuple[str, str, str]]:
@@ -207,11 +101,8 @@ def changes(report: Report) -> list[tuple[str, str, str]]:
         flatten({section: values for section, values in in_use(params).items() if section != "reported"})
         for params in (report.params, report.defaults)
     )
-    return [
-        (key, plain(here.get(key, "absent")), plain(there.get(key, "absent")))
-        for key in [*here, *(key for key in there if key not in here)]
-        if here.get(key, "absent") != there.get(key, "absent")
-    ]
+    both = ((key, here.get(key, "absent"), there.get(key, "absent")) for key in here | there)
+    return [(key, plain(value), plain(default)) for key, value, default in both if value != default]
 
 
 def all_parameters(report: Report) -> str:

@@ -4,7 +4,6 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle, product
 from typing import Any
 
@@ -28,20 +27,22 @@ _SETTINGS: Any = {  # untyped: matplotlib types its keys as literals
     "svg.hashsalt": "ddpm",  # random ids otherwise
     "text.parse_math": False,  # names are no formulas
     "font.size": 9.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.14,
+    "grid.color": "black",
+    "grid.linewidth": 0.7,
 }
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve: its name and its points."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-
-
-def lines(curves: Sequence[Line], x_label: str, y_label: str, alt: str) -> Picture:
-    """Plot curves on common axes, with a legend if there are several. `alt` is the text for screen readers.
+def lines(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, alt: str) -> Picture:
+    """Plot curves by name on common axes, with a legend if there are several. `alt` is the text for screen readers.
 
     The y axis is logarithmic if the largest value is at least five times the smallest, and begins at 0 otherwise.
     """
@@ -49,18 +50,15 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str, alt: str) -> Pictu
     with _matplotlib_settings():
         figure = Figure(figsize=(_WIDTH, _HEIGHT + rows * _LEGEND_LINE), layout="constrained")
         axes = _axes(figure)
-        for curve, (style, colour) in zip(curves, cycle(_STYLES), strict=False):
-            marker = "." if len(curve.x) <= _MARKED else ""
-            axes.plot(curve.x, curve.y, linestyle=style, color=colour, linewidth=1.5, marker=marker, markersize=4)
-        _scale(axes, [value for curve in curves for value in curve.y])
+        for points, (style, colour) in zip(curves.values(), cycle(_STYLES), strict=False):
+            marker = "." if len(points) <= _MARKED else ""
+            axes.plot(*zip(*points, strict=True), linestyle=style, color=colour, marker=marker)
+        _scale(axes, [y for points in curves.values() for _, y in points])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if rows:
-            names = [abridged(curve.name) for curve in curves]
             # Lines and names are explicit because matplotlib omits labels that begin with an underscore.
-            figure.legend(
-                axes.lines, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.6
-            )
+            figure.legend(axes.lines, map(abridged, curves), loc="outside lower left", ncols=2, handlelength=2.6)
         return _picture(figure, alt)
 
 
@@ -78,7 +76,7 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: s
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         axes.set_xlabel(x_label)
-        figure.legend(loc="outside upper left", ncols=len(groups), frameon=False, fontsize=8.5)
+        figure.legend(loc="outside upper left", ncols=len(groups))
         return _picture(figure, alt)
 
 
@@ -89,9 +87,6 @@ def abridged(name: str) -> str:
 
 def _axes(figure: Figure) -> Axes:
     axes = figure.add_subplot()
-    axes.grid(True, color="black", alpha=0.14, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     return axes

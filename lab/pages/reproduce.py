@@ -1,6 +1,7 @@
 """The commands that reproduce an experiment's parameters from the default recipe."""
 
 import copy
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -61,15 +62,13 @@ def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 def _spelled(value: Any) -> str:
     """A value in the grammar of -S."""
     match value:
-        case None | bool():
-            return {None: "null", True: "true", False: "false"}[value]
         case list():
             return f"[{','.join(map(_spelled, value))}]"
         case Mapping():
             return "{" + ",".join(f"{key}:{_spelled(inner)}" for key, inner in value.items()) + "}"
         case str():
             return _quoted(value)
-    return repr(value)
+    return json.dumps(value)
 
 
 def _quoted(text: str) -> str:

@@ -1,9 +1,19 @@
 """Rendering of the templates in this folder. Values are escaped, because names in the user's data may contain HTML."""
 
+import html
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lab.pages.contents import number, plain
+
+
+def cell(text: str) -> str:
+    """Escape a text for a cell of a Markdown table. Names of the user's data may contain Markdown and HTML."""
+    return re.sub(r"[\\`*_(|]", r"\\\g<0>", html.escape(" ".join(text.splitlines()), quote=False))
+
 
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -13,6 +23,7 @@ _PAGES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+_PAGES.filters |= {"cell": cell, "number": number, "plain": plain}
 
 
 def render(template: str, **values: Any) -> str:

@@ -102,6 +102,8 @@ def test_equal_names_get_a_part_of_the_fingerprint_or_of_the_id() -> None:
         "y",
     ]
     assert compare([run("x", "a", "1"), run("x", "a", "2")]).names == ["x 11111111", "x 22222222"]
+    named_like_another = [run("x", "a", "1"), run("x", "b", "2"), run("x aaaaaaaa", "c", "3")]
+    assert compare(named_like_another).names == ["x 11111111", "x bbbbbbbb", "x aaaaaaaa cccccccc"]
 
 
 def test_control_characters_in_names_are_replaced() -> None:

@@ -11,6 +11,8 @@ from lab.pages.contents import Report
 from lab.pages.markdown import metrics_table
 from tests.lab.pages.reports import BOUND, METRICS, PROTOCOL, REPORT, REPORTED, changed, measured
 
+UNCHANGED = "All parameters are those of recipes/default.yaml."
+
 
 def page(report: Report) -> str:
     return markdown.page(report, Path("/here/reports"))
@@ -46,6 +48,15 @@ def test_the_extractor_is_named() -> None:
     assert rows(text, "inception.fid")
 
 
+def test_the_model_its_training_and_the_sampler_are_summarised() -> None:
+    report = changed(changed(REPORT, "network", kind="basic", conditional=True), "train", steps=0)
+    text = page(changed(report, "sample", sampler="dpm_solver", guidance=0.5))
+    assert (
+        "\nA conditional basic U-Net that predicts eps, not trained in this experiment. "
+        "1500 samples with DPM-Solver++ in 50 steps and guidance 0.5.\n"
+    ) in text
+
+
 def test_training_is_summarised_by_its_first_and_last_loss() -> None:
     assert "1500 steps. The loss changed from 0.7383 to 0.08084 (" in page(REPORT)
 
@@ -74,7 +85,7 @@ def test_a_model_that_was_not_trained_is_reported_as_such() -> None:
 
 def test_unchanged_parameters_are_one_sentence_and_the_complete_yaml() -> None:
     text = page(REPORT)
-    assert contents.UNCHANGED in text
+    assert UNCHANGED in text
     assert "```yaml\ndata:\n  source: digits\n" in text
 
 
@@ -94,14 +105,15 @@ def test_published_numbers_stand_beside_those_measured_here() -> None:
     assert "| metric | here | Somebody 2020, Table 1 |" in text
     assert "| `classifier.fid` | 1.936 | 3.17 |" in text
     assert "| `inception.is` | not measured | 9.46 |" in text
-    assert contents.UNCHANGED in text  # they change no result
+    assert UNCHANGED in text  # they change no result
 
 
 def test_the_page_ends_with_the_commands_that_reproduce_it() -> None:
     text = page(changed(REPORT, "train", steps=3))
     assert text.endswith("```bash\nddpm recipe default\ndvc exp run \\\n  -S train.steps=3\n```\n")
     other = page(replace(REPORT, params={**REPORT.params, "data": {"seed": None}}))
-    assert f"{contents.REPRODUCE_FROM_FILE}\n\n```bash\ndvc repro\n```" in other
+    instruction = "Save all parameters above as params.yaml, then run with the code of this digest:"
+    assert f"{instruction}\n\n```bash\ndvc repro\n```" in other
 
 
 def test_provenance_has_digests_and_seeds() -> None:
@@ -146,7 +158,8 @@ def test_no_name_of_the_users_data_ends_the_block_of_parameters() -> None:
 def test_warnings_come_before_everything_else() -> None:
     text = page(measured(REPORT, protocol={**PROTOCOL, "warnings": ["few images of a|b"]}))
     assert text.startswith(
-        f"# Report\n\n{contents.summary(REPORT)}\n\n> **Warning:** few images of a\\|b.\n\n## Metrics"
+        "# Report\n\nA U-Net that predicts eps, trained for 2500 steps. 1500 samples with DDIM in 50 steps.\n\n"
+        "> **Warning:** few images of a\\|b.\n\n## Metrics"
     )
     assert "Warning" not in page(REPORT)
 
@@ -160,5 +173,5 @@ def test_flatten_joins_keys_with_dots_and_keeps_lists_whole() -> None:
 
 
 def test_every_described_metric_is_shown() -> None:
-    metrics = {"classifier": dict.fromkeys(contents.METRICS, 1.0), "protocol": PROTOCOL}
+    metrics = {"classifier": dict.fromkeys(contents.METRICS, 1.0), "protocol": {**PROTOCOL, "images": 64}}
     assert len(metrics_table(metrics).splitlines()) == 2 + len(contents.METRICS)
