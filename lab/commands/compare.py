@@ -1,17 +1,17 @@
-"""Compare the experiments in MLflow: a table in the terminal, a CSV file, a page."""
+"""Compare the experiments that MLflow knows: a table in the terminal, a CSV file, a page."""
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from csv import writer as csv_writer
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich import box
-from rich.cells import cell_len
-from rich.console import Console, JustifyMethod
+from rich.console import Console
+from rich.measure import measure_renderables
 from rich.table import Table
 from rich.text import Text
 
@@ -20,122 +20,101 @@ from lab.pages import comparison
 from lab.tracking import store
 from lab.tracking.records import Records
 
-_GAP = 2  # between columns
-_UNLIMITED = 100_000  # columns of text, where the output is no terminal
+_GAP = 3  # between columns: two of padding and one of the box
+_NO_LIMIT = 100_000
 
 
 def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> comparison.Table:
-    """The table of the experiments with these names, or of all. Raises `UsageError` where there are none."""
+    """The tracked experiments of these names, or all. Raises `UsageError` where there are none."""
     experiments = records.experiments()
     if not experiments:
         raise UsageError(
             f"no experiment is tracked as {records.group} in {store.masked(records.uri)}: "
-            f"run one with `dvc repro`, or publish those that DVC keeps with `ddpm publish --all`"
+            f"make one with `dvc repro`, or bring those that DVC keeps there with `ddpm publish --all`"
         )
     chosen = comparison.select(experiments, names)
     comparison.check_metrics(chosen, metrics)
     return comparison.compare(chosen, metrics)
 
 
-@dataclass(frozen=True)
-class _Column:
-    head: str
-    cells: Sequence[Text]
-    right: bool = False
-
-    @property
-    def width(self) -> int:
-        return _GAP + max(cell_len(part) for part in [*self.head.split("\n"), *(cell.plain for cell in self.cells)])
-
-
 def show(table: comparison.Table, console: Console) -> None:
-    """Print the table; on a terminal with the parameters that fit, and the names of the others."""
+    """Print the table. A terminal shows the parameters for which it has room, and the names of the others."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=_UNLIMITED)
-    names = _Column("experiment", [Text(text) for text in _named(table)])
-    metrics = [_metric(key, cells) for key, cells in table.metrics.items()]
-    shown, hidden = _fitting(table.params, console.width - sum(column.width for column in [names, *metrics]))
-    _print(console, [names, *shown, *metrics])
-    for note in _remarks(table, hidden):
+        console = Console(file=console.file, width=_NO_LIMIT)
+
+    def width(column: Sequence[Text]) -> int:
+        return _GAP + measure_renderables(console, console.options, column).maximum
+
+    statuses = ["" if one.status == "finished" else f" ({one.status})" for one in table.experiments]
+    names = [Text(name + status) for name, status in zip(table.names, statuses, strict=True)]
+    first = _column("experiment", names)
+    metrics = [_column(key, map(_marked, cells)) for key, cells in table.metrics.items()]
+    room = console.width + _GAP - sum(map(width, [first, *metrics]))
+    shown, hidden = [], []
+    for key, values in table.params.items():
+        column = _column(key, map(Text, values))
+        if width(column) <= room:
+            room -= width(column)
+            shown.append(column)
+        else:
+            hidden.append(key)
+    console.print(_laid_out([first, *shown], metrics))
+    for note in _notes(table, hidden):
         console.print(Text(note), soft_wrap=not console.is_terminal)
 
 
-def _named(table: comparison.Table) -> Iterator[str]:
-    """The names, with the status of experiments that are not finished."""
-    for name, one in zip(table.names, table.experiments, strict=True):
-        yield name if one.status == "finished" else f"{name} ({one.status})"
+def _column(key: str, cells: Iterable[Text]) -> list[Text]:
+    """A head and its cells. The head has a line for each part of the key, because values are often narrower."""
+    return [Text(key.replace(".", ".\n")), *cells]
 
 
-def _metric(key: str, cells: Sequence[comparison.Cell]) -> _Column:
-    texts = [Text(f"{cell.text}*", style="bold green") if cell.best else Text(f"{cell.text} ") for cell in cells]
-    return _Column(_head(key), texts, right=True)
+def _marked(cell: comparison.Cell) -> Text:
+    return Text(f"{cell.text}*", "bold green") if cell.best else Text(f"{cell.text} ")
 
 
-def _fitting(params: Mapping[str, Sequence[str]], room: int) -> tuple[list[_Column], list[str]]:
-    """The columns that fit into `room` characters, and the keys of those that do not."""
-    shown: list[_Column] = []
-    hidden: list[str] = []
-    for key, values in params.items():
-        column = _Column(_head(key), [Text(value) for value in values])
-        if column.width > room:
-            hidden.append(key)
-            continue
-        room -= column.width
-        shown.append(column)
-    return shown, hidden
-
-
-def _head(key: str) -> str:
-    """A dotted key with one part per line: a column is often narrower than its key."""
-    return key.replace(".", ".\n")
-
-
-def _print(console: Console, columns: Sequence[_Column]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
-    for column in columns:
-        side: JustifyMethod = "right" if column.right else "left"
-        table.add_column(Text(column.head), justify=side, vertical="bottom", overflow="fold")
-    for row in zip(*(column.cells for column in columns), strict=True):
+def _laid_out(left: Sequence[Sequence[Text]], right: Sequence[Sequence[Text]]) -> Table:
+    """A table of columns that are aligned left and then of columns that are aligned right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP - 1, 0, 0), show_edge=False)
+    for head, *_ in left:
+        table.add_column(head, vertical="bottom", overflow="fold")
+    for head, *_ in right:
+        table.add_column(head, vertical="bottom", overflow="fold", justify="right")
+    _, *rows = zip(*left, *right, strict=True)
+    for row in rows:
         table.add_row(*row)
-    console.print(table)
+    return table
 
 
-def _remarks(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
+def _notes(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
     if any(cell.best for cells in table.metrics.values() for cell in cells):
         yield "* the best"
     if hidden:
-        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html show them."
+        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html have them."
     yield from table.notes
 
 
 def csv(table: comparison.Table) -> str:
-    """The table as CSV, a line per experiment: the parameters that differ and every metric, with all digits."""
+    """A line per experiment: the parameters that differ and every metric, as exactly as MLflow has them."""
     metrics = sorted({key for one in table.experiments for key in one.metrics})
-    rows = [
-        {
-            "experiment": name,
-            "fingerprint": one.fingerprint,
-            "status": one.status,
-            "started": datetime.fromtimestamp(one.started, UTC).isoformat(timespec="seconds"),
-            **{key: _encoded(one.params[key]) if key in one.params else None for key in table.params},
-            **{key: one.metrics.get(key) for key in metrics},
-        }
-        for name, one in zip(table.names, table.experiments, strict=True)
-    ]
-    return pd.DataFrame(rows).to_csv(index=False)
+    text = StringIO()
+    writer = csv_writer(text, lineterminator="\n")
+    writer.writerow(["experiment", "fingerprint", "status", "started", *table.params, *metrics])
+    for name, one in zip(table.names, table.experiments, strict=True):
+        started = datetime.fromtimestamp(one.started, UTC).isoformat(timespec="seconds")
+        params = [_exact(one.params.get(key, "")) for key in table.params]
+        writer.writerow([name, one.fingerprint, one.status, started, *params, *map(one.metrics.get, metrics)])
+    return text.getvalue()
 
 
 def page(table: comparison.Table, records: Records, sorted_by: str | None) -> str:
-    """The page of the table, with the samples and the loss curves of the first experiments."""
+    """The page of the table, and of its first experiments the samples and the loss curves."""
     from lab.pages import comparison_page
 
-    shown = table.experiments[: comparison_page.MOST]
+    ids = [one.id for one in table.experiments[: comparison_page.MOST]]
     with tempfile.TemporaryDirectory() as folder:
-        drawn = [
-            comparison_page.Drawn(records.loss(one.id), records.samples(one.id, Path(folder, one.id))) for one in shown
-        ]
+        drawn = [comparison_page.Drawn(records.loss(id), records.samples(id, Path(folder, id))) for id in ids]
         return comparison_page.page(table, drawn, sorted_by)
 
 
-def _encoded(value: Any) -> str:
+def _exact(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -21,6 +21,8 @@ from ddpm.params import load
 from lab.commands import compare
 from lab.commands.app import app
 from lab.experiment import dvcfile
+from lab.pages import comparison
+from lab.pages.comparison import Experiment
 from lab.tracking.records import Records
 from lab.tracking.run import EXTRACTOR, FINGERPRINT
 
@@ -40,14 +42,14 @@ EXPERIMENTS: list[dict[str, Any]] = [
 ]
 
 
-def record(client: Any, group: str, index: int, folder: Path) -> None:
+def record(client: Any, group: str, place: int, folder: Path) -> None:
     """One of the experiments, as `publish` and `live` write it."""
     from mlflow.entities import Metric, Param
 
-    experiment = EXPERIMENTS[index]
-    tags = {FINGERPRINT: f"{index}" * 64, EXTRACTOR: "e" * 64}
+    experiment = EXPERIMENTS[place]
+    tags = {FINGERPRINT: f"{place}" * 64, EXTRACTOR: "e" * 64}
     run = client.create_run(
-        group, start_time=1_000_000 * (index + 1), run_name=experiment["name"], tags=tags
+        group, start_time=1_000_000 * (place + 1), run_name=experiment["name"], tags=tags
     ).info.run_id
     values = SHARED | experiment["params"]
     params = [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
@@ -57,7 +59,7 @@ def record(client: Any, group: str, index: int, folder: Path) -> None:
     if experiment["name"] == "deleted":
         client.delete_run(run)
     elif "fid" in experiment:
-        Image.new("L", (4, 4), 50 * index).save(folder / "samples.png")
+        Image.new("L", (4, 4), 50 * place).save(folder / "samples.png")
         client.log_artifact(run, str(folder / "samples.png"), "reports")
         client.set_terminated(run)
 
@@ -74,8 +76,8 @@ def filled(first_publication: tuple[Path, str], tmp_path_factory: pytest.TempPat
     shutil.copy(first_publication[0], folder / "mlflow.db")
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     group = client.create_experiment("ddpm", artifact_location=(folder / "mlartifacts").as_uri())
-    for index in range(len(EXPERIMENTS)):
-        record(client, group, index, folder)
+    for place in range(len(EXPERIMENTS)):
+        record(client, group, place, folder)
     return folder
 
 
@@ -101,7 +103,7 @@ def rows(*arguments: object) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("store")
-def test_the_table_shows_differences_marks_the_best_and_begins_with_the_newest() -> None:
+def test_the_table_has_what_differs_and_the_best_newest_first() -> None:
     assert rows() == [
         ["going (running)", "[1, 2]", "1.0e-05", "0.0", "-", "-"],
         ["<b>wide</b>", "[1, 4]", "-", "0.0", "1", "9*"],
@@ -117,14 +119,14 @@ def test_experiments_are_chosen_by_name_and_sorted_by_a_metric() -> None:
 
 @pytest.mark.parametrize("options", [["nobody"], ["--metric", "fid"]])
 @pytest.mark.usefixtures("store")
-def test_a_missing_experiment_or_metric_is_one_message(options: list[str]) -> None:
+def test_what_is_not_there_is_one_message(options: list[str]) -> None:
     result = run(*options)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("ddpm: ")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_csv_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -> None:
+def test_the_file_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -> None:
     assert run("--csv", tmp_path / "table.csv").exit_code == 0
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -138,14 +140,12 @@ def test_csv_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("store")
-def test_csv_can_be_printed(tmp_path: Path) -> None:
+def test_the_file_may_be_what_is_printed(tmp_path: Path) -> None:
     assert run("--csv", tmp_path / "table.csv").exit_code == 0
     assert run("--csv", "-").stdout == (tmp_path / "table.csv").read_text()
 
 
-def test_paths_are_relative_to_the_working_directory(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_written_from_where_one_stands(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (store / "recipes/below").mkdir(exist_ok=True)
     monkeypatch.chdir(store / "recipes/below")
     assert run("--csv", "table.csv", "--html", tmp_path / "page.html").exit_code == 0
@@ -154,11 +154,11 @@ def test_paths_are_relative_to_the_working_directory(
 
 
 @pytest.mark.parametrize("option", ["--csv", "--html"])
-def test_a_path_that_cannot_be_written_is_one_message(option: str, store: Path) -> None:
-    for path, why in ((store, "a folder or a device of that name is in the way"), ("/dev/stdout", "a folder or")):
-        result = run(option, path)
+def test_a_place_where_no_file_can_be_written_is_one_message(option: str, store: Path) -> None:
+    for place, why in ((store, "a folder or a device has that name"), ("/dev/stdout", "a folder or")):
+        result = run(option, place)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith(f"ddpm: {path}: {why}")
+        assert result.stderr.startswith(f"ddpm: {place}: {why}")
 
 
 def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) -> None:
@@ -168,15 +168,15 @@ def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) 
     assert run("--html", tmp_path / "page.html").exit_code == 0
     for path, contents in pictures.items():
         path.write_bytes(contents)
-    assert "<img" not in (tmp_path / "page.html").read_text()
+    assert 'alt="Samples of' not in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.usefixtures("repository")
-def test_the_password_of_a_store_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_of_a_store_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
-    printed = run().stderr
-    assert printed.startswith("ddpm: MLflow at http://...@127.0.0.1:9 cannot be read: ")
-    assert "secret" not in printed
+    said = run().stderr
+    assert said.startswith("ddpm: MLflow at http://...@127.0.0.1:9 cannot be read: ")
+    assert "secret" not in said
 
 
 @pytest.mark.usefixtures("store")
@@ -191,20 +191,42 @@ def test_a_narrow_terminal_shows_what_fits_and_names_the_rest() -> None:
     assert "There is no room for train.learning_rate" in text
 
 
+@pytest.mark.parametrize("width", range(30, 60))
+def test_as_many_parameters_as_fit_are_shown_and_none_is_broken_into_two_lines(width: int) -> None:
+    params = {f"train.setting_{index}": 0 for index in range(3)}
+    experiments = [
+        Experiment(str(value), "", "finished", 0.0, dict.fromkeys(params, value), {"a.fid": 1.0}, "", str(value))
+        for value in range(2)
+    ]
+    console = Console(width=width, force_terminal=True, record=True, file=io.StringIO())
+    compare.show(comparison.compare(experiments), console)
+    lines = console.export_text().split("─\n")
+    assert len(lines[0].splitlines()) == 3  # two of the head, one of dashes
+    assert lines[0].count("setting_") == min(3, (width - 16) // 12)  # 10 for the names, 3 for the metric
+    assert re.match(r"0 .*\n1 .*\n\* the best", lines[1])
+
+
+def test_values_that_are_no_numbers_are_written_to_the_file_as_json() -> None:
+    values = [None, True, "text", [1, None]]
+    experiments = [Experiment(str(value), "", "finished", 0.0, {"a.b": value}, {}, "", "") for value in values]
+    rows = csv.DictReader(io.StringIO(compare.csv(comparison.compare(experiments))))
+    assert [row["a.b"] for row in rows] == ["null", "true", "text", "[1, null]"]
+
+
 @pytest.mark.usefixtures("store")
 def test_the_page_has_the_table_the_samples_and_the_curves(tmp_path: Path) -> None:
     assert run("--html", tmp_path / "page.html").exit_code == 0
     page = (tmp_path / "page.html").read_text()
     assert page.count('src="data:image/png;base64,') == 3
     assert 'alt="Samples of eta 11111111"' in page
-    assert "MLflow has no samples of going" in page
-    assert 'aria-label="Loss over optimizer steps of going, ' in page
+    assert "No samples of going are in MLflow" in page
+    assert 'alt="Loss over optimizer steps of going, ' in page
     assert '<td class="number best">0.6667 ★</td>' in page
     assert "<b>wide" not in page
     assert "&lt;b&gt;wide&lt;/b&gt;" in page
 
 
-def test_an_empty_table_says_how_to_get_experiments(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_no_experiments_says_how_to_get_some(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     result = run()
     assert result.exit_code == 1
@@ -225,7 +247,7 @@ def test_a_server_that_is_down_is_one_message_soon(repository: Path) -> None:
     assert result.stderr.startswith("ddpm: MLflow at http://127.0.0.1:9 cannot be read: ")
 
 
-def test_comparing_does_not_import_torch_and_matplotlib() -> None:
-    script = "import sys, lab.commands.app, lab.commands.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
+def test_a_table_does_not_wait_for_torch_matplotlib_and_pandas() -> None:
+    script = "import sys, lab.commands.app, lab.commands.compare; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert imported.stdout == "set()\n"
+    assert not {"torch", "matplotlib", "pandas"} & set(imported.stdout.split())
