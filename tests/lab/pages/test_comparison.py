@@ -58,13 +58,8 @@ def test_the_best_is_the_smallest_or_largest_as_the_metric_is(key: str, best: st
 
 
 def test_all_equal_best_values_are_marked_and_missing_or_nan_values_never() -> None:
-    cells = compare([tracked("x", fid=1.0), tracked("y", fid=1.0), tracked("z"), tracked("w", fid=math.nan)]).metrics
-    assert [(cell.text, cell.best) for cell in cells["classifier.fid"]] == [
-        ("1", True),
-        ("1", True),
-        ("-", False),
-        ("nan", False),
-    ]
+    cells = compare([tracked("x", fid=math.nan), tracked("y", fid=1.0), tracked("z", fid=1.0), tracked("w")]).metrics
+    assert cells["classifier.fid"] == [("nan", False), ("1", True), ("1", True), ("-", False)]
 
 
 def test_a_single_value_is_not_marked_as_best() -> None:
@@ -101,6 +96,7 @@ def test_equal_names_get_a_part_of_the_fingerprint_or_of_the_id() -> None:
         "x bbbbbbbb",
         "y",
     ]
+    assert compare([run("x", "", "1")]).names == ["x"]
     assert compare([run("x", "a", "1"), run("x", "a", "2")]).names == ["x 11111111", "x 22222222"]
     named_like_another = [run("x", "a", "1"), run("x", "b", "2"), run("x aaaaaaaa", "c", "3")]
     assert compare(named_like_another).names == ["x 11111111", "x bbbbbbbb", "x aaaaaaaa cccccccc"]

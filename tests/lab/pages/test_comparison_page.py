@@ -1,5 +1,6 @@
 """The comparison page: its pictures, its curves, its escaping, its size."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ def test_large_samples_are_embedded_while_the_page_stays_below_3_megabytes_and_t
     assert len(text.encode()) < 3_000_000
     assert [f'alt="Samples of {name}"' in text for name in "abcd"] == [True, False, False, True]
     assert "The page would be too large with the samples of b, c." in text
+    captions = re.findall(r"<figcaption><b>(.*?)</b>(.*?)</figcaption>", text)
+    assert captions == [("a", "classifier.fid 1 ★"), ("d", "classifier.fid 4")]
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
