@@ -1,4 +1,4 @@
-"""Compare the experiments that MLflow knows: a table in the terminal, a CSV file, a page."""
+"""Compare the experiments in MLflow: a table in the terminal, a CSV file, a page."""
 
 import json
 import tempfile
@@ -21,16 +21,16 @@ from lab.tracking import store
 from lab.tracking.records import Records
 
 _GAP = 3  # between columns: two of padding and one of the box
-_NO_LIMIT = 100_000
+_UNLIMITED = 100_000  # columns of text, where the output is no terminal
 
 
 def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> comparison.Table:
-    """The tracked experiments of these names, or all. Raises `UsageError` where there are none."""
+    """The table of the experiments with these names, or of all. Raises `UsageError` where there are none."""
     experiments = records.experiments()
     if not experiments:
         raise UsageError(
             f"no experiment is tracked as {records.group} in {store.masked(records.uri)}: "
-            f"make one with `dvc repro`, or bring those that DVC keeps there with `ddpm publish --all`"
+            f"run one with `dvc repro`, or publish those that DVC keeps with `ddpm publish --all`"
         )
     chosen = comparison.select(experiments, names)
     comparison.check_metrics(chosen, metrics)
@@ -40,7 +40,7 @@ def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> c
 def show(table: comparison.Table, console: Console) -> None:
     """Print the table. A terminal shows the parameters for which it has room, and the names of the others."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=_NO_LIMIT)
+        console = Console(file=console.file, width=_UNLIMITED)
 
     def width(column: Sequence[Text]) -> int:
         return _GAP + measure_renderables(console, console.options, column).maximum
@@ -89,12 +89,12 @@ def _notes(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
     if any(cell.best for cells in table.metrics.values() for cell in cells):
         yield "* the best"
     if hidden:
-        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html have them."
+        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html show them."
     yield from table.notes
 
 
 def csv(table: comparison.Table) -> str:
-    """A line per experiment: the parameters that differ and every metric, as exactly as MLflow has them."""
+    """The table as CSV, a line per experiment: the parameters that differ and every metric, with all digits."""
     metrics = sorted({key for one in table.experiments for key in one.metrics})
     text = StringIO()
     writer = csv_writer(text, lineterminator="\n")
@@ -107,7 +107,7 @@ def csv(table: comparison.Table) -> str:
 
 
 def page(table: comparison.Table, records: Records, sorted_by: str | None) -> str:
-    """The page of the table, and of its first experiments the samples and the loss curves."""
+    """The page of the table, with the samples and the loss curves of the first experiments."""
     from lab.pages import comparison_page
 
     ids = [one.id for one in table.experiments[: comparison_page.MOST]]
