@@ -6,10 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
@@ -60,31 +59,23 @@ def outdated(folder: Path = Path()) -> list[str]:
             for name, state in changed.items():
                 keys = state if isinstance(state, dict) else {name: state}  # parameters come by file and key
                 changes += [f"{stage}: {key} has changed" for key, how in keys.items() if how in ("modified", "new")]
-    return changes or list(_gaps(folder))
+    return changes or list(_gaps(lock(folder)))
 
 
-def _gaps(folder: Path) -> Iterator[str]:
+def _gaps(entries: Mapping[str, Any]) -> Iterator[str]:
     """List stages that have not run since their inputs changed; `dvc status` ignores that where files are absent."""
-    entries = _entries(folder)
-    for name in MEASURED:
-        if name not in entries:
-            yield f"{name}: has not run"
-    made = {out["path"]: out.get("md5") for name in MEASURED for out in entries.get(name, {}).get("outs", [])}
-    for name in MEASURED:
-        for dep in entries.get(name, {}).get("deps", []):
-            if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
+    yield from (f"{name}: has not run" for name in MEASURED if name not in entries)
+    made = {out["path"]: out["md5"] for entry in entries.values() for out in entry["outs"]}
+    for name, entry in entries.items():
+        for dep in entry["deps"]:
+            if made.get(dep["path"], dep["md5"]) != dep["md5"]:
                 yield f"{name}: {dep['path']} has changed"
 
 
-def lock(folder: Path = Path()) -> str:
+def lock(folder: Path = Path()) -> dict[str, Any]:
     """The entries in dvc.lock of the stages that make the results: inputs and outputs of each, with digests."""
-    entries = _entries(folder)
-    measured = {name: entries[name] for name in MEASURED if name in entries}
-    return yaml.safe_dump({"schema": "2.0", "stages": measured}, sort_keys=False)
-
-
-def _entries(folder: Path) -> dict[str, Any]:
-    return dict(dvcfile.parsed(folder / "dvc.lock")["stages"])
+    entries = dvcfile.parsed(folder / "dvc.lock")["stages"]
+    return {name: entries[name] for name in MEASURED if name in entries}
 
 
 def dvc_experiments(root: Path = Path()) -> list[tuple[str, str]]:
@@ -92,10 +83,9 @@ def dvc_experiments(root: Path = Path()) -> list[tuple[str, str]]:
 
     Experiments of different baselines may share a name. Raises `UsageError` without git.
     """
-    lines = _git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
-    refs = [(ref.split("/"), commit) for ref, commit in map(str.split, lines)]
     # refs/exps/<2 letters>/<38 letters of the baseline>/<name>; refs of another form are internal to DVC.
-    return sorted((parts[4], commit) for parts, commit in refs if len(parts) == 5 and len(parts[3]) == 38)
+    refs = _git(root, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", "refs/exps/??/*/*").splitlines()
+    return sorted((name, commit) for name, commit in map(str.split, refs))
 
 
 def read(commit: str, path: str, root: Path = Path()) -> str:
@@ -112,24 +102,21 @@ def check_out(commit: str, folder: Path) -> None:
 
 def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
     """Tags for the origin of an experiment: the given commit that DVC keeps, or the repository as it is."""
-    tags = {"mlflow.source.type": "PROJECT", "mlflow.source.name": "dvc.yaml"}
-    if commit:
-        tags |= {"dvc.experiment": name or "", "dvc.baseline": _git_output("rev-parse", f"{commit}^")}
-    else:
-        tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
-        tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
-        if commit := _git_output("rev-parse", "HEAD"):
-            tags["git.dirty"] = str(bool(_git_output("status", "--porcelain", "--untracked-files=no"))).lower()
-    tags["mlflow.source.git.commit"] = commit
+    tags = {
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.name": "dvc.yaml",
+        "mlflow.source.git.commit": commit,
+        "dvc.experiment": name or os.environ.get("DVC_EXP_NAME", ""),
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+    }
+    with suppress(FileNotFoundError, UsageError):  # there is no git, or no commit
+        if commit:
+            tags["dvc.baseline"] = _git(dvcfile.ROOT, "rev-parse", f"{commit}^").strip()
+        else:
+            tags["mlflow.source.git.commit"] = _git(dvcfile.ROOT, "rev-parse", "HEAD").strip()
+            changes = _git(dvcfile.ROOT, "status", "--porcelain", "--untracked-files=no")
+            tags["git.dirty"] = "true" if changes else "false"
     return {key: value for key, value in tags.items() if value}
-
-
-def _git_output(*arguments: str) -> str:
-    """The output of a git command in the repository; empty where there is no git or no commit."""
-    try:
-        return _git(dvcfile.ROOT, *arguments).strip()
-    except (FileNotFoundError, UsageError):
-        return ""
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -10,6 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,6 @@ def _lines() -> list[dict[str, Any]]:
     """All lines, oldest first. Lines that a full disk has cut short are skipped."""
     lines = []
     for text in _path().read_text(encoding="utf-8", errors="replace").splitlines() if _path().exists() else []:
-        try:
+        with suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
     return lines

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -121,16 +120,10 @@ def folders() -> list[StateFolder]:
 
 def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> str:
     """A hash of everything that determines the result of a stage, without the `ignored` parameters."""
-    declared = dvcfile.declared_params(stage, view=in_use)
-    params = {key: _without(value, key, ignored) for key, value in declared.items()}
+    declared = dvcfile.flatten(dvcfile.declared_params(stage, view=in_use))
+    params = {key: value for key, value in declared.items() if key not in ignored}
     everything = {"params": params, "files": dvcfile.dependencies(stage), "machine": dict(machine)}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _without(value: Any, key: str, ignored: set[str]) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without(v, f"{key}.{k}", ignored) for k, v in value.items() if f"{key}.{k}" not in ignored}
-    return value
 
 
 @contextmanager

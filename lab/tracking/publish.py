@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ddpm import files, tables
 from ddpm.params import Params, Tracking
 from lab.experiment import identity, journal
@@ -63,7 +65,8 @@ def _log_files(run: Run, folder: Path) -> None:
     run.client.log_artifact(run.id, str(folder / "params.yaml"))
     run.client.log_artifacts(run.id, str(folder / "reports"), "reports")
     if (folder / "dvc.lock").exists():
-        run.client.log_text(run.id, identity.lock(folder), "dvc.lock")
+        measured = {"schema": "2.0", "stages": identity.lock(folder)}
+        run.client.log_text(run.id, yaml.safe_dump(measured, sort_keys=False), "dvc.lock")
 
 
 def _log_model(run: Run, path: Path, digest: str) -> None:

@@ -62,7 +62,7 @@ def lock(tmp_path: Path) -> dict[str, Any]:
 
 def gaps(folder: Path, lock: dict[str, Any]) -> list[str]:
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    return list(identity._gaps(folder))
+    return list(identity._gaps(identity.lock(folder)))
 
 
 def test_stages_that_fit_have_no_gap(tmp_path: Path, lock: dict[str, Any]) -> None:
