@@ -1,38 +1,39 @@
 """The `ddpm` command: signatures and errors. Each command's work is in its own module."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ddpm.errors import UsageError
 from ddpm.sampling.options import Options
 from lab.commands.sampling import NAMES, sampling_options
 
+
+class _Commands(TyperGroup):
+    """The commands, which end with one message and exit code 1 after an error that the user can fix."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (UsageError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise
+            message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+            typer.echo(f"ddpm: {message}", err=True)
+            raise typer.Exit(1) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Denoising diffusion experiments: use recipes, generate images, exchange models, compare results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 ModelFile = Annotated[Path, typer.Option(help="Model file, such as models/model.safetensors.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    """End the process with one message and exit code 1 after an error that the user can fix."""
-    try:
-        yield
-    except (UsageError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None:
-            raise
-        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
-        typer.echo(f"ddpm: {message}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _in_repository() -> None:
@@ -46,7 +47,6 @@ def _in_repository() -> None:
 
 
 @app.command()
-@_readable_errors()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="Recipe to write. Default: list all.", show_default=False)] = None,
 ) -> None:
@@ -66,7 +66,6 @@ def recipe(
 
 
 @app.command()
-@_readable_errors()
 @sampling_options(Options())
 def generate(
     model: ModelFile,
@@ -86,7 +85,6 @@ def generate(
 
 
 @app.command()
-@_readable_errors()
 @sampling_options(Options(sampler=None), [name for name in NAMES if name not in ("count", "label", "guidance")])
 def interpolate(
     model: ModelFile,
@@ -120,7 +118,6 @@ def interpolate(
 
 
 @app.command()
-@_readable_errors()
 @sampling_options(Options(), ("sigma", "clip"))
 def export(model: ModelFile, out: Annotated[Path, typer.Option(help="Folder to write.")], options: Options) -> None:
     """Export a model to a folder that diffusers' DDPMPipeline loads.
@@ -134,7 +131,6 @@ def export(model: ModelFile, out: Annotated[Path, typer.Option(help="Folder to w
 
 
 @app.command("import")
-@_readable_errors()
 def import_model(
     source: Annotated[Path, typer.Argument(help="Folder of diffusers, or checkpoint of the paper's code.")],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
@@ -146,7 +142,6 @@ def import_model(
 
 
 @app.command()
-@_readable_errors()
 def publish(
     all_experiments: Annotated[bool, typer.Option("--all", help="Publish all DVC experiments, too.")] = False,
 ) -> None:
@@ -158,18 +153,14 @@ def publish(
     from lab.tracking import store
 
     params = load(dvcfile.PARAMS)
-    if all_experiments:
-        published = publish.everything(params, partial(typer.echo, err=True))
-        many = "1 experiment " if published == 1 else f"{published} experiments "
-    else:
-        published, many = publish.here(params) or None, ""
+    published = publish.everything(params) if all_experiments else publish.here(params) or None
     if published is None:
         raise typer.Exit(1)
+    many = f"{published} experiment{'s' * (published != 1)} " if all_experiments else ""
     typer.echo(f"published {many}to {store.masked(store.uri(params.tracking))}")
 
 
 @app.command()
-@_readable_errors()
 def compare(
     names: Annotated[
         list[str] | None,
@@ -212,7 +203,6 @@ def compare(
 
 
 @app.command()
-@_readable_errors()
 def clean(only_list: Annotated[bool, typer.Option("--list", help="List only, remove nothing.")] = False) -> None:
     """List the resumable states of trainings, and remove those of finished trainings."""
     _in_repository()

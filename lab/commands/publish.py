@@ -1,8 +1,9 @@
 """Publish experiments in MLflow: the one here and those that DVC keeps, each only with its own results."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+
+import typer
 
 from ddpm.errors import UsageError
 from ddpm.params import Params
@@ -22,8 +23,8 @@ def here(params: Params) -> bool:
     return publish.publish(params)
 
 
-def everything(params: Params, report: Callable[[str], None]) -> int | None:
-    """Publish the experiment here and all that DVC keeps, `report` those that are left out, and return their number.
+def everything(params: Params) -> int | None:
+    """Publish the experiment here and all that DVC keeps, print which are left out, and return how many are published.
 
     None once MLflow could not be written: the next ones would fail as slowly. Raises `UsageError` without git.
     """
@@ -33,22 +34,18 @@ def everything(params: Params, report: Callable[[str], None]) -> int | None:
             return None
         published += 1
     except UsageError as error:
-        report(str(error))
+        typer.echo(error, err=True)
     for name, commit in identity.dvc_experiments():
         with tempfile.TemporaryDirectory() as folder:
             identity.check_out(commit, Path(folder))
-            if problems := _problems(Path(folder)):
-                report(f"{name} is not published: {problems}")
+            try:
+                problems = "; ".join(identity.outdated(Path(folder)))
+            except (UsageError, OSError) as error:
+                problems = str(error)
+            if problems:
+                typer.echo(f"{name} is not published: {problems}", err=True)
             elif publish.publish(params, Path(folder), name, commit):
                 published += 1
             else:
                 return None
     return published
-
-
-def _problems(folder: Path) -> str:
-    """The reasons why the results in `folder` are not those of its experiment; empty where they are."""
-    try:
-        return "; ".join(identity.outdated(folder))
-    except (UsageError, OSError) as error:
-        return str(error)

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 
 from ddpm.errors import UsageError
-from ddpm.params import Conflict, ConflictError
+from ddpm.params import ConflictError
 from ddpm.sampling.options import Options
 
 NAMES = tuple(field.name for field in fields(Options))
@@ -30,28 +30,21 @@ def sampling_options(defaults: Options, names: Collection[str] = NAMES) -> Calla
             try:
                 command(**values, options=Options(**vars(defaults) | given))
             except ConflictError as error:
-                raise UsageError("\n  ".join(map(_line, error.conflicts))) from None
+                lines = [f"--{one.key.rpartition('.')[2]} {one.value}: {one.rule}" for one in error.conflicts]
+                raise UsageError("\n  ".join(lines)) from None
 
         parameters: list[Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
-            parameters += _expanded(defaults, names) if parameter.name == "options" else [parameter]
-        keywords = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
-        expanded.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]  # read by typer
+            one = parameter.replace(kind=Parameter.KEYWORD_ONLY)
+            parameters += [_parameter(name, defaults) for name in names] if one.name == "options" else [one]
+        expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
         return expanded
 
     return decorate
 
 
-def _expanded(defaults: Options, names: Collection[str]) -> list[Parameter]:
-    """A parameter for each of `names`, as typer requires."""
-    hints = get_type_hints(Options, include_extras=True)
-    parameters = []
-    for name in names:
-        kind, text = get_args(hints[name])
-        option = typer.Option(getattr(defaults, name), help=text)
-        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=kind))
-    return parameters
-
-
-def _line(conflict: Conflict) -> str:
-    return f"--{conflict.key.rpartition('.')[2]} {conflict.value}: {conflict.rule}"
+def _parameter(name: str, defaults: Options) -> Parameter:
+    """The parameter for an option, as typer requires."""
+    kind, text = get_args(get_type_hints(Options, include_extras=True)[name])
+    option = typer.Option(getattr(defaults, name), help=text)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=kind)

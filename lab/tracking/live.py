@@ -98,9 +98,9 @@ class _SystemMetrics:
 def live(params: Params, train_digest: str) -> Iterator[Live]:
     """Log a training in MLflow. The run of a killed one stays RUNNING until it is resumed or published."""
     run = Live(params.tracking, identity.fingerprint(train_digest), identity.origin() | journal.machine())
+    status = "FAILED"
     try:
         yield run
-    except BaseException:
-        run.close("FAILED")
-        raise
-    run.close("RUNNING")  # until `publish` has the results
+        status = "RUNNING"  # until `publish` has the results
+    finally:
+        run.close(status)

@@ -63,22 +63,18 @@ def request(given: object) -> Options:
         )
     if unknown := [str(key) for key in values if key not in KEYS]:
         raise UsageError(f"{', '.join(unknown)}: there is no such key; the keys are {', '.join(KEYS)}")
-    options = {key: _single(key, value) for key, value in values.items()}
-    if options.get("label") is not None:
+    options = {key: one for key, value in values.items() if (one := _single(key, value)) is not None}
+    if "label" in options:
         options["label"] = str(options["label"])
-    return Options(**{key: value for key, value in options.items() if value is not None})
+    return Options(**options)
 
 
 def _single(key: str, value: Any) -> Any:
     """The value in the arrays and columns that MLflow wraps it in. None if it is missing."""
-    while isinstance(value, np.ndarray | list):
-        array = np.asarray(value, dtype=object)
-        if array.size != 1:
-            raise UsageError(f"{key} = {value}: must be one value")
-        value = array.item()
-    if isinstance(value, Mapping):
+    array = np.asarray(value, dtype=object)
+    if array.size != 1 or isinstance(array.item(), Mapping):
         raise UsageError(f"{key} = {value}: must be one value")
-    return None if value != value else value  # NaN in a table
+    return None if array.item() != array.item() else array.item()  # NaN in a table
 
 
 set_model(Served())

@@ -23,16 +23,6 @@ _DATABASE = "mlflow.db"
 _MOST_RUNS = 50_000  # MLflow's limit for one search
 
 
-class MovedError(UsageError):
-    """The repository was moved or copied, and MLflow records absolute paths."""
-
-    def __init__(self, artifacts: str) -> None:
-        super().__init__(
-            f"{_DATABASE} keeps its artifacts in {artifacts}, because this repository was moved or copied: "
-            f"remove {_DATABASE}, then run `ddpm publish --all`"
-        )
-
-
 def uri(settings: Tracking) -> str:
     """The address of the store: the setting, else MLFLOW_TRACKING_URI, else a database in the repository.
 
@@ -74,7 +64,7 @@ def lock() -> FileLock:
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """Find, restore or create the MLflow experiment and return its id. A local store keeps artifacts in the repository.
 
-    Raises `MovedError` where the repository's own store keeps them in another place.
+    Raises `UsageError` where the repository was moved or copied, because MLflow records absolute paths.
     """
     found = client.get_experiment_by_name(name)
     artifacts = (dvcfile.ROOT / _ARTIFACTS_FOLDER).resolve().as_uri()
@@ -84,7 +74,10 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     location = found.artifact_location
     own = client.tracking_uri == f"sqlite:///{dvcfile.ROOT / _DATABASE}"
     if own and location.endswith(f"/{_ARTIFACTS_FOLDER}") and location != artifacts:
-        raise MovedError(location)
+        raise UsageError(
+            f"{_DATABASE} keeps its artifacts in {location}, because this repository was moved or copied: "
+            f"remove {_DATABASE}, then run `ddpm publish --all`"
+        )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
@@ -98,11 +91,9 @@ def runs(client: "MlflowClient", name: str) -> "Sequence[Run]":
 
 def warn(error: Exception) -> None:
     """Print that MLflow could not be written, why, and what to do."""
-    if isinstance(error, MovedError):
-        message = f"MLflow could not be written: {error}"
-    else:
-        message = f"MLflow could not be written ({reason(error)}); `ddpm publish` fills it in later"
-    print(message, file=sys.stderr, flush=True)
+    later = f" ({reason(error)}); `ddpm publish` fills it in later"
+    why = f": {error}" if isinstance(error, UsageError) else later
+    print(f"MLflow could not be written{why}", file=sys.stderr, flush=True)
 
 
 def reason(error: Exception) -> str:
