@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,15 +70,8 @@ def _chosen(path: Path, image_shape: tuple[int, int, int], pair: tuple[int, int]
 
 def _fitted(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
     """An image file, uint8 (C, H, W)."""
-    channels, size, _ = image_shape
-    settings = Data(
-        source="folder",
-        path=None,
-        digest=None,
-        image_size=size,
-        channels=1 if channels == 1 else 3,
-        fit="crop",
-        seed=None,
-    )
+    channels: Literal[1, 3] = 1 if image_shape[0] == 1 else 3
+    size = image_shape[1]
+    settings = Data(source="folder", path=None, digest=None, image_size=size, channels=channels, fit="crop", seed=None)
     single = Files(path.parent, None, {}, (ImageFile(PurePosixPath(path.name), None, ""),))
     return torch.from_numpy(fit(single[0], settings).copy())

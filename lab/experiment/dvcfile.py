@@ -1,6 +1,7 @@
 """Parameters and dependencies of the stages, from dvc.yaml and params.yaml."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,6 +69,11 @@ def _digest(path: Path) -> str:
 def observed(name: str, folder: Path = Path()) -> dict[str, Any]:
     """All inputs of a stage: the values of its parameters, the digests of its dependencies."""
     return {**declared_params(name, folder), **dependencies(name, folder)}
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """The sha256 of values that JSON can express."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

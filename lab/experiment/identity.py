@@ -1,6 +1,5 @@
 """The identity of an experiment and its origin, from the files in a folder or in a commit that DVC keeps."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -20,20 +19,16 @@ MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages
 
 def fingerprint(train_digest: str, folder: Path = Path()) -> str:
     """The sha256 of the data and of the parameters and the code of all stages that make the results."""
-    return _digest({"params": params(folder), "code": _code(folder), "data": train_digest})
+    return dvcfile.digest({"params": params(folder), "code": _code(folder), "data": train_digest})
 
 
 def code_digest(folder: Path = Path()) -> str:
     """The sha256 of the code of all stages that make the results."""
-    return _digest(_code(folder))
+    return dvcfile.digest(_code(folder))
 
 
 def _code(folder: Path) -> dict[str, dict[str, str]]:
     return {name: dvcfile.code(name, folder) for name in MEASURED}
-
-
-def _digest(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def params(folder: Path = Path()) -> dict[str, Any]:

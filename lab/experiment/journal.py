@@ -4,7 +4,6 @@ The outputs of a stage are the same bytes everywhere, so they cannot hold this. 
 long as its key is, a hash of all that the stage depends on.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -30,7 +29,11 @@ def record(stage: str, observed: Mapping[str, Any], seconds: float) -> None:
 
 def tags(stages: Iterable[str], folder: Path = Path()) -> dict[str, str]:
     """The duration of each stage's last run on the inputs in `folder`, and the machine of the training."""
-    newest = {(line["stage"], line["key"]): line for line in _lines()}
+    newest = {}
+    for text in _path().read_text(encoding="utf-8", errors="replace").splitlines() if _path().exists() else []:
+        with suppress(json.JSONDecodeError):  # a full disk has cut the line short
+            line = json.loads(text)
+            newest[line["stage"], line["key"]] = line
     found: dict[str, str] = {}
     for stage in stages:
         if line := newest.get((stage, _key(dvcfile.observed(stage, folder)))):
@@ -58,13 +61,4 @@ def _path() -> Path:
 
 
 def _key(observed: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(observed, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _lines() -> list[dict[str, Any]]:
-    """All lines, oldest first. Lines that a full disk has cut short are skipped."""
-    lines = []
-    for text in _path().read_text(encoding="utf-8", errors="replace").splitlines() if _path().exists() else []:
-        with suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
+    return dvcfile.digest(observed)[:16]

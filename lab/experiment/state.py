@@ -6,8 +6,6 @@ folder is no output of DVC, because DVC removes outputs before the command runs.
 finished: DVC has not recorded the outputs yet, and a larger train.steps continues from it.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -122,8 +120,7 @@ def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> st
     """A hash of everything that determines the result of a stage, without the `ignored` parameters."""
     declared = dvcfile.flatten(dvcfile.declared_params(stage, view=in_use))
     params = {key: value for key, value in declared.items() if key not in ignored}
-    everything = {"params": params, "files": dvcfile.dependencies(stage), "machine": dict(machine)}
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+    return dvcfile.digest({"params": params, "files": dvcfile.dependencies(stage), "machine": machine})[:16]
 
 
 @contextmanager
