@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lab.experiment import dvcfile
+from lab.experiment import dvcfile, journal
 
 _STAGE = os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
 _noted: dict[str, Any] = {}
@@ -64,8 +64,6 @@ def _paths(stage: Callable[..., None]) -> dict[str, Path]:
 
 def _end(name: str) -> None:
     """Fail if an input changed while the stage ran, else record the duration of the stage."""
-    from lab.experiment import journal
-
     if not _STAGE:
         return
     now = dvcfile.observed(_STAGE)

@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(os.environ.get("DVC_ROOT", Path.cwd()))  # the repository, also from DVC's temporary copies of it
 PARAMS = Path("params.yaml")
-_CODE = (".py", ".html")  # in folders, as .dvcignore says
+CODE = (".py", ".html")  # in folders, as .dvcignore says
 
 
 def parsed(path: Path) -> Any:
@@ -46,15 +46,10 @@ def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency
-        inside = (file for file in path.rglob("*") if file.suffix in (*_CODE, ".safetensors"))
+        inside = (file for file in path.rglob("*") if file.suffix in (*CODE, ".safetensors"))
         for file in sorted(inside) if path.is_dir() else [path]:
             digests[file.relative_to(folder).as_posix()] = _digest(file) if file.is_file() else "missing"
     return digests
-
-
-def code(name: str, folder: Path = Path()) -> dict[str, str]:
-    """The entries of `dependencies` that are code."""
-    return {path: digest for path, digest in dependencies(name, folder).items() if path.endswith(_CODE)}
 
 
 def _digest(path: Path) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
-from lab.experiment.dvcfile import flatten
 
 MEASURED = ("prepare", "reference", "train", "sample", "evaluate")  # the stages that make the results
 
@@ -28,7 +27,8 @@ def code_digest(folder: Path = Path()) -> str:
 
 
 def _code(folder: Path) -> dict[str, dict[str, str]]:
-    return {name: dvcfile.code(name, folder) for name in MEASURED}
+    files = {name: dvcfile.dependencies(name, folder) for name in MEASURED}
+    return {name: {path: found[path] for path in found if path.endswith(dvcfile.CODE)} for name, found in files.items()}
 
 
 def params(folder: Path = Path()) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def params(folder: Path = Path()) -> dict[str, Any]:
     declared: dict[str, Any] = {}
     for name in MEASURED:
         declared |= dvcfile.declared_params(name, folder, in_use)
-    return flatten(declared)
+    return dvcfile.flatten(declared)
 
 
 def outdated(folder: Path = Path()) -> list[str]:

@@ -57,41 +57,39 @@ class Live:
 
     def _perform_tasks(self, run: Run) -> None:
         """Perform tasks until None comes; log the system metrics in each interval and at the end."""
-        system, due = _SystemMetrics(run), time.monotonic() + _INTERVAL
+        log_system, due = _system_metrics(run), time.monotonic() + _INTERVAL
         while True:
             try:
                 task = self._tasks.get(timeout=max(0.0, due - time.monotonic()))
             except queue.Empty:
-                system.log()
+                log_system()
                 due += _INTERVAL
                 continue
             if task is None:
-                return system.log()
+                return log_system()
             task(run)
 
 
-class _SystemMetrics:
-    """Use of processors, memory, disk, network and GPUs while training, as MLflow measures and names it.
+def _system_metrics(run: Run) -> Callable[[], None]:
+    """Return a function that logs the use of processors, memory, disk, network and GPUs since its last call.
 
     The thread of MLflow's own monitor, `start` and `finish`, is not used: it drops what it measured last, so that a
     training of less than one interval has no point, and its first point covers no time.
     """
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    def __init__(self, run: Run) -> None:
-        """Continue after the points of an earlier attempt."""
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+    uri = run.client.tracking_uri
+    monitor: Any = SystemMetricsMonitor(run.id, resume_logging=True, tracking_uri=uri)
+    monitor.collect_metrics()
+    for part in monitor.monitors:  # the first measurement of a processor covers no time
+        part.clear_metrics()
 
-        uri = run.client.tracking_uri
-        self._monitor: Any = SystemMetricsMonitor(run.id, resume_logging=True, tracking_uri=uri)
-        self._monitor.collect_metrics()
-        for part in self._monitor.monitors:  # the first measurement of a processor covers no time
-            part.clear_metrics()
+    def log() -> None:
+        monitor.collect_metrics()
+        monitor.publish_metrics(monitor.aggregate_metrics())
+        monitor.mlflow_logger.flush()
 
-    def log(self) -> None:
-        """Log one point: the use since the last."""
-        self._monitor.collect_metrics()
-        self._monitor.publish_metrics(self._monitor.aggregate_metrics())
-        self._monitor.mlflow_logger.flush()
+    return log
 
 
 @contextmanager

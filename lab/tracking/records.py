@@ -17,6 +17,8 @@ from lab.pages.comparison import Experiment
 from lab.tracking import store
 from lab.tracking.run import EXTRACTOR, FINGERPRINT
 
+_MOST_RUNS = 50_000  # MLflow's limit for one search
+
 
 class Records:
     """The runs of an MLflow experiment. Methods raise `UsageError` where the store cannot be read."""
@@ -28,11 +30,13 @@ class Records:
         self._client = cache(partial(store.connect, settings))
 
     def experiments(self) -> list[Experiment]:
-        """All experiments that are not deleted, newest first."""
+        """The experiments that are not deleted, newest first; at most 50,000."""
         path = self.uri.removeprefix("sqlite:///")
         if path != self.uri and not Path(path).exists():
             return []
         with self._readable_errors():
+            found = self._client().get_experiment_by_name(self.group)
+            runs = self._client().search_runs([found.experiment_id], max_results=_MOST_RUNS) if found else []
             return [
                 Experiment(
                     name=run.info.run_name or "",
@@ -44,7 +48,7 @@ class Records:
                     extractor=run.data.tags.get(EXTRACTOR, ""),
                     id=run.info.run_id,
                 )
-                for run in store.runs(self._client(), self.group)
+                for run in runs
             ]
 
     def loss(self, id: str) -> list[tuple[int, float]]:

@@ -44,13 +44,10 @@ class Served(PythonModel):
             options = request(model_input)
             chosen = settings(self._model.description, options)
             images = blocks.draw(self._model, chosen, blocks.labels(self._model, chosen, options.label))
-        except ConflictError as error:
-            lines = [
-                f"{conflict.key.rpartition('.')[2]} = {conflict.value}: {conflict.rule}" for conflict in error.conflicts
-            ]
-            raise MlflowException.invalid_parameter_value("\n".join(lines)) from None
         except UsageError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
+            conflicts = error.conflicts if isinstance(error, ConflictError) else []
+            lines = [f"{one.key.rpartition('.')[2]} = {one.value}: {one.rule}" for one in conflicts]
+            raise MlflowException.invalid_parameter_value("\n".join(lines) or str(error)) from None
         return images.permute(0, 2, 3, 1).numpy()
 
 

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,10 @@ from ddpm.params import Tracking
 from lab.experiment import dvcfile
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 _ARTIFACTS_FOLDER = "mlartifacts"
 _DATABASE = "mlflow.db"
-_MOST_RUNS = 50_000  # MLflow's limit for one search
 
 
 def uri(settings: Tracking) -> str:
@@ -81,12 +78,6 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def runs(client: "MlflowClient", name: str) -> "Sequence[Run]":
-    """The runs of an MLflow experiment that are not deleted, newest first; at most 50,000."""
-    found = client.get_experiment_by_name(name)
-    return client.search_runs([found.experiment_id], max_results=_MOST_RUNS) if found else []
 
 
 def warn(error: Exception) -> None:
