@@ -25,7 +25,7 @@ def generate(model: Model, options: Options, out: Path) -> None:
     """
     chosen = settings(model.description, options)
     labels = blocks.labels(model, chosen, options.label)
-    folder = not out.suffix or (out.suffix not in _FORMATS and out.is_dir())
+    folder = out.suffix not in _FORMATS
     _check_output(out, folder)
     if out.suffix == ".gif":
         _animate(model, chosen, labels, out)
@@ -41,7 +41,7 @@ def generate(model: Model, options: Options, out: Path) -> None:
 
 
 def _check_output(out: Path, folder: bool) -> None:
-    if not folder and out.suffix not in _FORMATS:
+    if folder and out.suffix and not out.is_dir():
         raise UsageError(f"--out {out}: must end in .png, .gif or .safetensors, or be a folder")
     if folder and any(out.glob("*.png")):
         raise UsageError(f"--out {out}: already contains images; name another folder")

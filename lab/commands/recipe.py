@@ -5,6 +5,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
@@ -27,15 +28,13 @@ def compose(name: str, folder: Path) -> str:
 
     Raises `UsageError` for an unknown or an empty recipe, and `ParamsError` if the result is not usable.
     """
-    yaml = _yaml()
-    path = folder / f"{name}.yaml"
     if name not in names(folder):
         raise UsageError(f"there is no recipe {name!r} in {folder}; there are {', '.join(names(folder))}")
-    whole = yaml.load((folder / "default.yaml").read_text(encoding="utf-8"))
+    whole = _round_trip().load((folder / "default.yaml").read_text(encoding="utf-8"))
     if name != "default":
-        _merge(whole, _changes(path))
+        _merge(whole, _changes(folder / f"{name}.yaml"))
     text = StringIO()
-    yaml.dump(whole, text)
+    _round_trip().dump(whole, text)
     params.check(yaml_values(text.getvalue()), f"recipe {name}")
     return text.getvalue()
 
@@ -46,7 +45,7 @@ def _changes(path: Path) -> Mapping[str, Any]:
     if not text.strip():  # the command that should have filled it has failed
         raise UsageError(f"{path} is empty: write it again, or remove it; a comment alone means the default")
     try:
-        changes = _yaml().load(text) or {}
+        changes = _round_trip().load(text) or {}
     except YAMLError as error:
         raise UsageError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(changes, Mapping):
@@ -56,8 +55,6 @@ def _changes(path: Path) -> Mapping[str, Any]:
 
 def yaml_values(text: str) -> Any:
     """Parse as the stages do, by PyYAML, which has YAML 1.1; ruamel.yaml has 1.2."""
-    import yaml
-
     return yaml.safe_load(text)
 
 
@@ -70,9 +67,10 @@ def _merge(target: CommentedMap, changes: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 1000
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    return yaml
+def _round_trip() -> YAML:
+    """A reader and writer that keeps comments, quotes and long lines."""
+    file = YAML()
+    file.preserve_quotes = True
+    file.width = 1000
+    file.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return file
