@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import yaml
 
 from ddpm import device, params, rng
 from ddpm.data import dataset
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=ROOT / "data/train.safetensors", help="as stage prepare writes it")
     arguments = parser.parse_args()
-    values = recipe.yaml_values(recipe.compose("default", ROOT / "recipes"))
+    values = yaml.safe_load(recipe.compose("default", ROOT / "recipes"))
     values["train"]["steps"] = arguments.steps
     settings, data = params.check(values), arguments.data.resolve()
     os.chdir(ROOT)

@@ -68,5 +68,5 @@ def _end(name: str) -> None:
         return
     now = dvcfile.observed(_STAGE)
     if changed := sorted(key for key in _noted.keys() | now.keys() if _noted.get(key) != now.get(key)):
-        sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran; its outputs fit neither, run it again")
+        sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran; run it again")
     journal.record(_STAGE, _noted, time.monotonic() - _start)

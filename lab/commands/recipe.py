@@ -35,7 +35,8 @@ def compose(name: str, folder: Path) -> str:
         _merge(whole, _changes(folder / f"{name}.yaml"))
     text = StringIO()
     _round_trip().dump(whole, text)
-    params.check(yaml_values(text.getvalue()), f"recipe {name}")
+    # The stages read YAML 1.1 by PyYAML, so that is what must be right; ruamel.yaml writes 1.2.
+    params.check(yaml.safe_load(text.getvalue()), f"recipe {name}")
     return text.getvalue()
 
 
@@ -51,11 +52,6 @@ def _changes(path: Path) -> Mapping[str, Any]:
     if not isinstance(changes, Mapping):
         raise UsageError(f"{path}: must be a mapping of sections, like params.yaml")
     return changes
-
-
-def yaml_values(text: str) -> Any:
-    """Parse as the stages do, by PyYAML, which has YAML 1.1; ruamel.yaml has 1.2."""
-    return yaml.safe_load(text)
 
 
 def _merge(target: CommentedMap, changes: Mapping[str, Any]) -> None:
