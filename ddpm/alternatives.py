@@ -1,7 +1,7 @@
 """The settings of params.yaml that are in use.
 
-A setting that belongs to an alternative which is not chosen is ignored, so that one key switches one thing. The
-functions take plain values, which may be incomplete or come from an earlier version.
+To choose an alternative, a user changes one key: the settings of the other alternatives are ignored. The functions
+take plain values, which may be incomplete or come from an earlier version.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -10,7 +10,7 @@ from typing import Any
 _SHAPES = {"digits": (8, 1), "mnist": (28, 1), "fashion-mnist": (28, 1), "kmnist": (28, 1), "cifar10": (32, 3)}
 _GAUSSIAN_ONLY = {"schedule", "beta_start", "beta_end"}
 _UNET_ONLY = {"blocks", "attention", "heads", "groups", "norm_eps", "dropout", "downsample"}
-_CHOICES: dict[str, dict[str, tuple[object, ...]]] = {  # setting to the choices under which it is in use
+_CHOICES: dict[str, dict[str, tuple[object, ...]]] = {  # setting: the choices that use it
     "data.path": {"data.source": ("folder",)},
     "data.digest": {"data.source": ("folder",)},
     "data.seed": {"data.source": ("digits", "folder")},
@@ -25,14 +25,14 @@ _CHOICES: dict[str, dict[str, tuple[object, ...]]] = {  # setting to the choices
     "evaluate.classifier": {"evaluate.extractor": ("classifier",)},
 }
 _NULLABLE = ("data.digest", "sample.guidance", "evaluate.weights")  # null is one of their values
-MISSING = object()  # the value of a key that is not there
+MISSING = object()  # the value of a missing key
 
 
 def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce the values of a params.yaml to the settings in use.
 
     In addition to `resolve`, a setting of an alternative that is not chosen becomes None, and `network.attention`
-    keeps the sizes that feature maps have.
+    keeps only the sizes of feature maps.
     """
     used = resolve(values)
     for key in _CHOICES:
@@ -48,11 +48,11 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the values, with the settings that follow from others.
+    """Copy the values and set those that follow from others.
 
-    A section loses the keys that its form does not have. The interpolation process always predicts x_0 with a fixed
-    variance, and is sampled without noise; the basic network has neither time nor labels. An image size or a number of
-    channels that is None becomes the source's.
+    Keys that the chosen process or network does not have are removed. The interpolation process always predicts x_0
+    with a fixed variance, and is sampled without noise; the basic network has neither time nor labels. An image size or
+    a number of channels that is None is taken from the source.
     """
     resolved = {name: dict(inner) if isinstance(inner, Mapping) else inner for name, inner in values.items()}
     if look_up(resolved, "diffusion.process") == "interpolation":
@@ -71,13 +71,13 @@ def resolve(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rules(values: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
-    """The rule that a setting has a value exactly where it is in use: key, whether it is broken, and its text."""
+    """Yield for each setting its key, whether a value is missing or unused, and the rule."""
     for key, choices in _CHOICES.items():
         value, applies = look_up(values, key), _applies(values, key)
         when = ", ".join(f"{choice.split('.')[1]} {' or '.join(map(str, names))}" for choice, names in choices.items())
         when = when.replace("True", "true")
         yield key, value is None and applies and key not in _NULLABLE, f"must be set for {when}"
-        yield key, _has(values, key) and value is not None and not applies, f"is for {when} only"
+        yield key, _has(values, key) and value is not None and not applies, f"applies only to {when}"
 
 
 def look_up(values: Mapping[str, Any], key: str) -> Any:
@@ -92,7 +92,7 @@ def _has(values: Mapping[str, Any], key: str) -> bool:
 
 
 def _applies(values: Mapping[str, Any], key: str) -> bool:
-    """Whether a setting is in use, as far as `values` has the keys that decide it."""
+    """Whether a setting is in use; keys that `values` does not have are not considered."""
     return all(look_up(values, choice) in (*names, MISSING) for choice, names in _CHOICES[key].items())
 
 

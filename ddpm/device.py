@@ -9,7 +9,7 @@ import torch
 from ddpm.errors import UsageError
 from ddpm.params import Runtime
 
-_SHARE = 0.5  # of the free memory for data; the network, its gradients and activations need the rest
+_SHARE = 0.5  # share of free memory for data; the network, its gradients and activations need the rest
 
 
 def prepare(runtime: Runtime) -> torch.device:
@@ -19,7 +19,7 @@ def prepare(runtime: Runtime) -> torch.device:
         # cuBLAS reads this when its first handle is made, and is not deterministic without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(runtime.deterministic)
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; train.precision bf16 is the fast choice
+    torch.backends.cudnn.allow_tf32 = False  # keep fp32 exact; train.precision bf16 is the fast choice
     torch.backends.cudnn.benchmark = not runtime.deterministic
     return resolve(runtime.device)
 
@@ -38,7 +38,7 @@ def resolve(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context in which the network runs: bf16 for what is safe in it; weights and statistics stay fp32."""
+    """The context in which the network runs: bf16 for operations that are safe in it; weights stay fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

@@ -100,7 +100,7 @@ def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[s
 def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mapping[str, float]], path: Path) -> None:
     """Plot the loss, the gradient norm and the FID of the snapshots, if any, over optimizer steps on logarithmic axes.
 
-    `points` are those of train.csv, `snapshots` those of snapshots.csv.
+    `points` are the rows of train.csv, `snapshots` those of snapshots.csv.
     """
     panels = [(points, "loss", "loss", BLUE), (points, "gradient_norm", "gradient norm", ORANGE)]
     panels += [(snapshots, "fid", "FID of snapshots", GREEN)] if snapshots else []

@@ -1,7 +1,7 @@
-"""Files that are whole or absent, and tensors in safetensors files.
+"""Files that are written completely or not at all, and tensors in safetensors files.
 
 A tensor file's metadata is JSON under the keys that the caller chooses, plus `digest`: the sha256 of the names, dtypes,
-shapes and bytes of all tensors. A large file is recognised by its header alone.
+shapes and bytes of all tensors. The header alone identifies a large file.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise `UsageError` if no file can be written to `path`: call this before long work, not after it."""
+    """Raise `UsageError` if no file can be written to `path`. Call this before long work."""
     if path.exists() and (not path.is_file() or path.absolute().is_relative_to("/dev")):
         raise UsageError(f"{path}: a folder or a device has that name")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
@@ -63,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 class TensorFileError(UsageError):
-    """A file does not have the expected contents; the message names it and says why."""
+    """A file does not have the expected contents; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,6 @@ def _open(path: Path) -> Iterator[Any]:
     try:
         opened = safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
-        raise TensorFileError(f"{path} is not a whole safetensors file: {error}") from error
+        raise TensorFileError(f"{path} is not a complete safetensors file: {error}") from error
     with opened as file:
         yield file

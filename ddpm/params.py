@@ -35,7 +35,7 @@ class Conflict:
 
 
 class ConflictError(UsageError):
-    """Settings that cannot be used together. Every door formats `conflicts` in its own terms."""
+    """Settings that cannot be used together. Each interface formats `conflicts` with its names of options."""
 
     def __init__(self, conflicts: Sequence[Conflict]) -> None:
         super().__init__("\n  ".join(map(str, conflicts)))
@@ -171,7 +171,7 @@ class Sample(Section):
 
 
 class Classifier(Section):
-    """The training of the small classifier that serves as extractor for images unlike Inception's."""
+    """The training of the small classifier that serves as extractor."""
 
     channels: Count
     steps: Count
@@ -246,7 +246,7 @@ def load(path: Path) -> Params:
 
 
 def check(values: object, name: str = "params.yaml") -> Params:
-    """Convert plain values to `Params` of the settings in use; raise `ParamsError` with all that is wrong."""
+    """Convert plain values to `Params` of the settings in use; raise `ParamsError` with all errors."""
     if not isinstance(values, dict):
         raise ParamsError(f"{name} must be a mapping with the sections {', '.join(Params.model_fields)}")
     try:
@@ -264,12 +264,12 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
     """Convert an error of pydantic, about a section or a config from elsewhere."""
     kind, value, (section, *inner) = error["type"], error["input"], map(str, error["loc"])
     rule = error["msg"].replace("Input should be ", "must be ").replace(" should ", " must ")
-    if kind.startswith("union_tag"):  # the key that chooses the form of a section
+    if kind.startswith("union_tag"):  # the key that chooses the variant of a section
         inner = [error["ctx"]["discriminator"].strip("'")]
         value = error["ctx"].get("tag")
         rule = f"must be {error['ctx'].get('expected_tags', '').replace(', ', ' or ')}"
     elif section in ("diffusion", "network"):
-        inner = inner[1:]  # after the name of the form
+        inner = inner[1:]  # without the name of the variant
     key = ".".join([section, *inner])
     if kind in ("missing", "union_tag_not_found"):
         value, rule = alternatives.MISSING, "is missing; recipes/default.yaml shows every section and key"
@@ -322,10 +322,10 @@ def _model_rules(diffusion: Diffusion, network: Network, image_size: int) -> Ite
         yield from _schedule_rules(diffusion)
     multipliers, first = network.multipliers, network.channels
     factor = 2 ** (len(multipliers) - 1)
-    halved = f"must be a multiple of {factor}, for the levels of network.multipliers = {multipliers} halve it"
+    halved = f"must be a multiple of {factor}, because the levels of network.multipliers = {multipliers} halve it"
     yield "data.image_size", image_size % factor, halved
     if isinstance(network, BasicNetwork):
-        no_outputs = "must be fixed, for the basic network has no outputs for a variance"
+        no_outputs = "must be fixed, because the basic network has no outputs for a variance"
         yield "diffusion.variance", diffusion.variance != "fixed", no_outputs
         return
     yield "network.channels", first % 2 or first < 4, "must be even and at least 4, for the time embedding"
@@ -336,7 +336,7 @@ def _model_rules(diffusion: Diffusion, network: Network, image_size: int) -> Ite
 
 def _schedule_rules(diffusion: Gaussian) -> Iterator[_Rule]:
     no_signal = diffusion.schedule == "jsd" and diffusion.prediction == "eps"
-    yield "diffusion.prediction", no_signal, "must be x_0, v or mu: at its end, jsd leaves nothing of the image"
+    yield "diffusion.prediction", no_signal, "must be x_0, v or mu, because jsd leaves no signal at t = T"
     first, last, count = diffusion.beta_start, diffusion.beta_end, diffusion.timesteps
     if last is None:
         return
@@ -346,9 +346,7 @@ def _schedule_rules(diffusion: Gaussian) -> Iterator[_Rule]:
         first = last  # quad lies below linear, and the warm-ups below const
     log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
     faint = not falling and log_alpha_bar < -160  # float32 has no 1 / sqrt(alpha_bar_T)
-    rule = (
-        f"with beta from {first!r} to {last!r} too little of the image is left at the end; use fewer or smaller betas"
-    )
+    rule = f"with beta from {first!r} to {last!r} too little signal is left at t = T; use fewer or smaller betas"
     yield "diffusion.timesteps", faint, rule
 
 
@@ -358,17 +356,19 @@ def _train_rules(train: Train, diffusion: Diffusion) -> Iterator[_Rule]:
     no_model = train.steps == 0 and train.init is None
     yield "train.steps", no_model, "without training, train.init must name the model to evaluate"
     rising, most = sorted(set(train.snapshots)), max(train.snapshots, default=0)
-    steps = f"must be rising steps, none above train.steps = {train.steps}"
+    steps = f"must be increasing and at most train.steps = {train.steps}"
     yield "train.snapshots", train.snapshots != rising or most > train.steps, steps
     gaussian, fixed = diffusion.process == "gaussian", diffusion.variance == "fixed"
-    no_bound = "must be simple, for the interpolation process has no variational bound"
+    no_bound = "must be simple, because the interpolation process has no variational bound"
     yield "train.loss", not gaussian and train.loss != "simple", no_bound
     untrained = f"does not train the {diffusion.variance} variance; use vlb or hybrid"
     yield "train.loss", train.loss == "simple" and not fixed, untrained
-    not_learned = "adds the bound for a learned variance, and diffusion.variance is fixed"
+    not_learned = "adds the bound for a learned variance, but diffusion.variance is fixed"
     yield "train.loss", train.loss == "hybrid" and fixed and gaussian, not_learned
     weighted = train.loss != "vlb" and gaussian and diffusion.prediction != "mu"
-    errors = "is for the losses simple and hybrid, the gaussian process and the predictions eps, x_0 and v; use none"
+    errors = (
+        "applies only to the losses simple and hybrid, process gaussian and the predictions eps, x_0 and v; use none"
+    )
     yield "train.weighting", train.weighting != "none" and not weighted, errors
 
 
@@ -376,9 +376,9 @@ def _sampling_rules(sample: Sample, diffusion: Diffusion) -> Iterator[_Rule]:
     steps, spacing, timesteps = sample.steps, sample.spacing, diffusion.timesteps
     yield "sample.steps", steps > timesteps, f"must be at most diffusion.timesteps = {timesteps}"
     at_1 = steps == 1 and spacing in ("leading", "quad")
-    yield "sample.steps", at_1, f"the one step of {spacing} spacing is t = 1; use trailing or linspace"
+    yield "sample.steps", at_1, f"with {spacing} spacing the only step is t = 1; use trailing or linspace"
     if sample.sampler == "ancestral" and diffusion.variance == "learned":
-        single = f"a learned variance is that of single steps: take all {timesteps} without quad spacing, or use ddim"
+        single = f"a learned variance applies to single steps: use all {timesteps} without quad spacing, or ddim"
         yield "sample.steps", steps != timesteps or spacing == "quad", f"{single} or learned_range"
     if diffusion.process == "interpolation":
         ddim = sample.sampler == "ddim"
@@ -390,7 +390,11 @@ def _sampling_rules(sample: Sample, diffusion: Diffusion) -> Iterator[_Rule]:
 
 def _experiment_rules(train: Train, sample: Sample, evaluate: Evaluate, diffusion: Diffusion) -> Iterator[_Rule]:
     no_null_label = train.label_dropout == 0 and sample.guidance != 0
-    rule = "must be 0, the class alone: with train.label_dropout = 0 no image is trained without its class"
+    rule = "must be 0 (no guidance): with train.label_dropout = 0 no image is trained without its class"
     yield "sample.guidance", no_null_label, rule
     no_bound = evaluate.likelihood_images and diffusion.process == "interpolation"
-    yield "evaluate.likelihood_images", no_bound, "must be 0, for the interpolation process has no variational bound"
+    yield (
+        "evaluate.likelihood_images",
+        no_bound,
+        "must be 0, because the interpolation process has no variational bound",
+    )

@@ -11,7 +11,7 @@ import torch
 
 
 def seed_sequence(seed: int, purpose: str, *index: int) -> np.random.SeedSequence:
-    """The seed sequence of one purpose and index; different addresses give independent streams.
+    """The seed sequence of an address (seed, purpose, index...). Different addresses give independent streams.
 
     The whole address is hashed because `SeedSequence` pads with zeros: (1,) and (1, 0) would be the same stream.
     """

@@ -1,4 +1,4 @@
-"""Stage evaluate: samples and the model against real images, to reports/metrics.json, curves and a picture."""
+"""Stage evaluate: compare samples and model with real images; write reports/metrics.json, curves and a picture."""
 
 import json
 from pathlib import Path

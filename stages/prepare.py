@@ -1,4 +1,4 @@
-"""Stage prepare: raw images to data/train.safetensors and data/test.safetensors."""
+"""Stage prepare: pack raw images into data/train.safetensors and data/test.safetensors."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def prepare(params: Params, train: Path, test: Path) -> None:
             with stage.bar(f"prepare {path.stem}", len(split), "img") as bar:
                 pack(split, params.data, path, bar.update)
     except UsageError:
-        for path in (train, test):  # one split without the other is of no use
+        for path in (train, test):  # a single split cannot be used
             path.unlink(missing_ok=True)
         raise
 

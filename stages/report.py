@@ -40,7 +40,7 @@ def report(params: Params, reports: Path, defaults: Path) -> None:
 
 
 def whole(params: Params, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A params.yaml of what decides a result; where and how the work is done is as in the default recipe."""
+    """A complete params.yaml: the settings that decide a result, and the default recipe's for all others."""
     here = params.model_dump()
     decisive = {section: here[section] for section in RESULT_SECTIONS}
     runtime = {key: here["runtime"][key] for key in RESULT_RUNTIME}

@@ -1,4 +1,4 @@
-"""Stage sample: the model to data/samples.safetensors, and pictures of how images appear from noise."""
+"""Stage sample: draw data/samples.safetensors from the model, and pictures of the process."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stage train: data/train.safetensors to models/model.safetensors and reports/train.csv."""
+"""Stage train: train models/model.safetensors on data/train.safetensors; write reports/train.csv."""
 
 import shutil
 from pathlib import Path

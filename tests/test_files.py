@@ -162,7 +162,7 @@ def test_error_names_a_truncated_file(tmp_path: Path, read: Any, kept: int) -> N
     path = tmp_path / "a.safetensors"
     files.write_tensors(path, tensors(), METADATA)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(files.TensorFileError, match=rf"{path} is not a whole safetensors file: \w+"):
+    with pytest.raises(files.TensorFileError, match=rf"{path} is not a complete safetensors file: \w+"):
         read(path)
 
 

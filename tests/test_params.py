@@ -156,7 +156,7 @@ def test_all_conflicts_are_reported_at_once() -> None:
     changes = {"data.image_size": 7, "sample.steps": 1001, "train.accumulate": 3, "sample.eta": None}
     assert complaints(changes) == [
         "sample.eta = None: must be set for sampler ddim",
-        "data.image_size = 7: must be a multiple of 2, for the levels of network.multipliers = [1, 2] halve it",
+        "data.image_size = 7: must be a multiple of 2, because the levels of network.multipliers = [1, 2] halve it",
         "train.accumulate = 3: must divide train.batch_size = 64 into equal micro-batches",
         "sample.steps = 1001: must be at most diffusion.timesteps = 1000",
     ]
@@ -177,45 +177,45 @@ def test_all_conflicts_are_reported_at_once() -> None:
         ({"network.heads": 7}, "network.heads = 7: must divide the channels of every level, but does not divide [32, "),
         ({"network.channels": 2, "network.groups": 2}, "network.channels = 2: must be even and at least 4"),
         ({"network.channels": 9, "network.groups": 3}, "network.channels = 9: must be even and at least 4"),
-        ({**BASIC, **LEARNED}, "diffusion.variance = 'learned': must be fixed, for the basic network has no outputs"),
+        ({**BASIC, **LEARNED}, "diffusion.variance = 'learned': must be fixed, because the basic network"),
         ({"diffusion.beta_start": 0.5}, "diffusion.beta_start = 0.5: must not be above diffusion.beta_end = 0.02"),
-        ({"diffusion.timesteps": 20_000}, "diffusion.timesteps = 20000: with beta from 0.0001 to 0.02 too little of"),
-        ({"diffusion.beta_end": 0.9}, "diffusion.timesteps = 1000: with beta from 0.0001 to 0.9 too little of the im"),
+        ({"diffusion.timesteps": 20_000}, "diffusion.timesteps = 20000: with beta from 0.0001 to 0.02 too little si"),
+        ({"diffusion.beta_end": 0.9}, "diffusion.timesteps = 1000: with beta from 0.0001 to 0.9 too little sig"),
         ({"diffusion.value_range": [1.0, 1.0]}, "diffusion.value_range = [1.0, 1.0]: must be [low, high]"),
-        ({"diffusion.schedule": "jsd"}, "diffusion.prediction = 'eps': must be x_0, v or mu: at its end, jsd leaves"),
+        ({"diffusion.schedule": "jsd"}, "diffusion.prediction = 'eps': must be x_0, v or mu, because jsd leaves"),
         ({"diffusion.variance": "learned"}, "train.loss = 'simple': does not train the learned variance; use vlb or"),
-        ({"train.loss": "hybrid"}, "train.loss = 'hybrid': adds the bound for a learned variance, and diffusion.var"),
-        ({"train.snapshots": [20, 10]}, "train.snapshots = [20, 10]: must be rising steps, none above train.steps"),
-        ({"train.snapshots": [10, 10]}, "train.snapshots = [10, 10]: must be rising steps"),
-        ({"train.snapshots": [10, 9999]}, "train.snapshots = [10, 9999]: must be rising steps, none above train.steps"),
+        ({"train.loss": "hybrid"}, "train.loss = 'hybrid': adds the bound for a learned variance, but diffusion.var"),
+        ({"train.snapshots": [20, 10]}, "train.snapshots = [20, 10]: must be increasing and at most train.steps"),
+        ({"train.snapshots": [10, 10]}, "train.snapshots = [10, 10]: must be increasing"),
+        ({"train.snapshots": [10, 9999]}, "train.snapshots = [10, 9999]: must be increasing and at most train.steps"),
         ({"train.steps": 0}, "train.steps = 0: without training, train.init must name the model"),
-        ({"train.weighting": "snr", "train.loss": "vlb"}, "train.weighting = 'snr': is for the losses simple and hyb"),
-        ({"train.weighting": "snr", "diffusion.prediction": "mu"}, "train.weighting = 'snr': is for the losses simple"),
+        ({"train.weighting": "snr", "train.loss": "vlb"}, "train.weighting = 'snr': applies only to the losses"),
+        ({"train.weighting": "snr", "diffusion.prediction": "mu"}, "train.weighting = 'snr': applies only to the"),
         (
             {**CONDITIONAL, "train.label_dropout": 0.0, "sample.guidance": None},
-            "sample.guidance = None: must be 0, the class alone: with train.label_dropout = 0 no image",
+            "sample.guidance = None: must be 0 (no guidance): with train.label_dropout = 0 no image",
         ),
-        ({**CONDITIONAL, "train.label_dropout": 0.0, "sample.guidance": 0.5}, "sample.guidance = 0.5: must be 0, the"),
+        ({**CONDITIONAL, "train.label_dropout": 0.0, "sample.guidance": 0.5}, "sample.guidance = 0.5: must be 0 (no"),
         (
             {"sample.steps": 1, "sample.spacing": "leading"},
-            "sample.steps = 1: the one step of leading spacing is t = 1",
+            "sample.steps = 1: with leading spacing the only step is t = 1",
         ),
-        ({"sample.steps": 1, "sample.spacing": "quad"}, "sample.steps = 1: the one step of quad spacing is t = 1"),
+        ({"sample.steps": 1, "sample.spacing": "quad"}, "sample.steps = 1: with quad spacing the only step"),
         (
             {**LEARNED, **ANCESTRAL, "sample.steps": 500},
-            "sample.steps = 500: a learned variance is that of single step",
+            "sample.steps = 500: a learned variance applies to single step",
         ),
         (
             {**LEARNED, **ANCESTRAL, "sample.steps": 1000, "sample.spacing": "quad"},
-            "sample.steps = 1000: a learned variance is that of single steps: take all 1000 without quad spacing",
+            "sample.steps = 1000: a learned variance applies to single steps: use all 1000 without quad spacing",
         ),
-        ({**INTERPOLATION, "train.loss": "vlb"}, "train.loss = 'vlb': must be simple, for the interpolation process"),
-        ({**INTERPOLATION, "train.loss": "hybrid"}, "train.loss = 'hybrid': must be simple, for the interpolation pr"),
-        ({**INTERPOLATION, "train.weighting": "snr"}, "train.weighting = 'snr': is for the losses simple and hybrid"),
+        ({**INTERPOLATION, "train.loss": "vlb"}, "train.loss = 'vlb': must be simple, because the interp"),
+        ({**INTERPOLATION, "train.loss": "hybrid"}, "train.loss = 'hybrid': must be simple, because the inter"),
+        ({**INTERPOLATION, "train.weighting": "snr"}, "train.weighting = 'snr': applies only to the losses simple"),
         ({**INTERPOLATION, "sample.spacing": "leading"}, "sample.spacing = 'leading': must be trailing or linspace"),
         ({**INTERPOLATION, "sample.sampler": "dpm_solver"}, "sample.sampler = 'dpm_solver': must be ddim for the inte"),
         ({**INTERPOLATION, **ANCESTRAL}, "sample.sampler = 'ancestral': must be ddim for the interpolation process"),
-        ({**INTERPOLATION, "evaluate.likelihood_images": 5}, "evaluate.likelihood_images = 5: must be 0, for the inte"),
+        ({**INTERPOLATION, "evaluate.likelihood_images": 5}, "evaluate.likelihood_images = 5: must be 0, because the"),
         ({"diffusion.beta_end": None}, "diffusion.beta_end = None: must be set for schedule linear or quad or const"),
         (
             {"diffusion.schedule": "warmup50", "diffusion.beta_start": None},
@@ -406,10 +406,10 @@ def test_sampling_conflicts_name_what_a_sampler_does_not_have() -> None:
     sample = chosen.sample.model_copy(update={"sampler": "dpm_solver", "sigma": "small"})
     found = list(params.sampling_conflicts(sample, chosen.diffusion, chosen.network))
     assert found == [
-        params.Conflict("sample.eta", 1.0, "is for sampler ddim only"),
-        params.Conflict("sample.sigma", "small", "is for sampler ancestral, variance fixed only"),
+        params.Conflict("sample.eta", 1.0, "applies only to sampler ddim"),
+        params.Conflict("sample.sigma", "small", "applies only to sampler ancestral, variance fixed"),
     ]
-    assert str(found[0]) == "sample.eta = 1.0: is for sampler ddim only"
+    assert str(found[0]) == "sample.eta = 1.0: applies only to sampler ddim"
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n", "text\n"])

@@ -23,7 +23,7 @@ class Batches:
         self.device = device
         self._images = hold(dataset.images, device)
         self._labels = dataset.labels
-        self._unlabelled = len(dataset.classes)  # the label that means no class
+        self._unlabelled = len(dataset.classes)  # the null label
         self._settings = settings
         self._value_range = value_range
         self._order = lru_cache(maxsize=2)(self._shuffle)  # a batch may span two epochs
@@ -32,7 +32,7 @@ class Batches:
         """The images x_0 of a micro-batch, float32 (N, C, H, W), and with label dropout their labels, int64 (N,).
 
         With horizontal_flip, each image is flipped with probability 1/2. With label dropout, each label is replaced by
-        the one that means no class with that probability.
+        the null label with that probability.
         """
         chosen = torch.from_numpy(self.indices(step, micro))
         if self._images.device.type != self.device.type:

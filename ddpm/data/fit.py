@@ -1,4 +1,4 @@
-"""Pictures of any size and mode to square uint8 arrays."""
+"""Conversion of pictures of any size and mode to square uint8 arrays."""
 
 from typing import TYPE_CHECKING
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix is: some other formats of Pillow run programs
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # of the contents: Pillow runs programs for some other formats
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Files:
 
     where: Path
     archive: zipfile.ZipFile | None
-    names: Mapping[PurePosixPath, str]  # in the archive, by the path that unpacking gives
+    names: Mapping[PurePosixPath, str]  # name in the archive by unpacked path
     images: tuple[ImageFile, ...]
 
     def __getitem__(self, index: int) -> "Image.Image":
@@ -44,7 +44,7 @@ class Files:
         content = self.read(path)
         try:
             picture = Image.open(BytesIO(content), formats=FORMATS)
-            ImageOps.exif_transpose(picture, in_place=True)  # decodes it, too
+            ImageOps.exif_transpose(picture, in_place=True)  # also decodes it
         except UnidentifiedImageError:
             raise UsageError(f"{self.where}/{path}: its contents are not an image") from None
         except Exception as error:  # decoders raise errors of any kind on damaged bytes
@@ -55,7 +55,7 @@ class Files:
         """The bytes of a file. Raises `UsageError` that names it."""
         try:
             return (self.where / path).read_bytes() if self.archive is None else self.archive.read(self.names[path])
-        except Exception as error:  # so do archives that are damaged, encrypted, or compressed in an unknown way
+        except Exception as error:  # a damaged, encrypted or unsupported archive raises errors of any kind
             raise UsageError(f"{self.where}/{path}: {error}") from error
 
     def digest(self) -> str:
@@ -74,8 +74,8 @@ def listing(where: Path) -> Files:
     """Find the images of a folder or .zip, in the order of their paths.
 
     A single folder around all others, common in archives, is skipped. `train/` and `test/` are splits if both exist;
-    one alone is such a single folder. The next folder is the label; images in no folder have the label `images`. Hidden
-    files are skipped, and links are followed. Raises `UsageError` if there are no images.
+    one alone is skipped as a single folder. The next folder is the label; images in no folder have the label `images`.
+    Hidden files are skipped, and links are followed. Raises `UsageError` if there are no images.
     """
     archive, names = None, dict[PurePosixPath, str]()
     if where.is_dir():
@@ -98,7 +98,7 @@ def listing(where: Path) -> Files:
 
 
 def _unpacked(name: str) -> PurePosixPath:
-    """The path that unpacking gives. Some archivers write ./a, /a or a\\b; of equal paths the last one wins."""
+    """The path after unpacking. Some archivers write ./a, /a or a\\b; of equal paths the last one wins."""
     return PurePosixPath(name.replace("\\", "/").lstrip("/"))
 
 

@@ -1,4 +1,4 @@
-"""Raw images to the packed file of a split, which is written whole or not at all."""
+"""Packing of raw images into the file of a split, which is written completely or not at all."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from ddpm.data.sources import Split
 from ddpm.errors import UsageError
 from ddpm.params import Data
 
-_LISTED = 20  # bad images named in one error
+_LISTED = 20  # the most images that an error names
 
 
 def pack(split: Split, settings: Data, path: Path, progress: Callable[[int], object] | None = None) -> None:

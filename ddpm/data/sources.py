@@ -24,7 +24,7 @@ _SPLITS = ("train", "test")
 class Split:
     """The images of one split, of any size and mode."""
 
-    decode: Callable[[int], "Image.Image"]  # the image of an index
+    decode: Callable[[int], "Image.Image"]  # the image at an index
     indices: np.ndarray  # int64 (N,), of the images in this split
     labels: np.ndarray  # int64 (N,), indices into classes
     classes: Sequence[str]
@@ -91,7 +91,7 @@ def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
 
 
 def _array_decoder(values: np.ndarray) -> Callable[[int], "Image.Image"]:
-    """The images of an array, uint8 (N, H, W) or (N, H, W, 3)."""
+    """A decoder of the images in an array, uint8 (N, H, W) or (N, H, W, 3)."""
     from PIL import Image
 
     return lambda index: Image.fromarray(values[index])

@@ -1,4 +1,4 @@
-"""The only place between network and mathematics: a network's output as an estimate of x_0, eps and a variance."""
+"""The only interface between network and mathematics: the network's output as x_0, eps and a variance."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Denoiser:
     @property
     def gaussian(self) -> GaussianProcess:
         """The process, for equations that only a Gaussian process has."""
-        assert isinstance(self.process, GaussianProcess), "params.py refuses what needs a Gaussian process"
+        assert isinstance(self.process, GaussianProcess), "params.py must refuse settings that need a Gaussian process"
         return self.process
 
     def given(self, labels: Tensor | None) -> "Denoiser":
@@ -62,7 +62,7 @@ class Denoiser:
         return self.interpret(*self.output(x_t, t), x_t, t, clip)
 
     def interpret(self, predicted: Tensor, variance: Tensor | None, x_t: Tensor, t: Tensor, clip: bool) -> Denoised:
-        """Turn the output of `output` into the estimates of `__call__`."""
+        """Convert the result of `output` to the estimates of `__call__`."""
         kind = self.settings.prediction
         x_0 = prediction.implied_x_0(kind, self.process, x_t, t, predicted)
         if kind == "eps" and not clip:

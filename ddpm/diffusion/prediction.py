@@ -1,6 +1,6 @@
 """The quantities that a network can predict, and the x_0 that each prediction implies.
 
-Each is a linear function of x_0 and x_t, so that any one gives the others. They differ in how training weighs times.
+Each is a linear function of x_0 and x_t, so that any one gives the others. In training they weigh times differently.
 """
 
 from typing import Literal
@@ -57,5 +57,5 @@ def x_0_error(prediction: Prediction, process: GaussianProcess, t: Tensor) -> Te
 
 
 def _gaussian(process: Process) -> GaussianProcess:
-    assert isinstance(process, GaussianProcess), "params.py lets other processes predict x_0 alone"
+    assert isinstance(process, GaussianProcess), "params.py must allow only x_0 for other processes"
     return process

@@ -1,7 +1,7 @@
 """The forward processes: how an image becomes noise, and the posterior of an earlier time given a later one.
 
 Times are the paper's: t in 1..T, and t = 0 is the image itself. They are int64 tensors of shape (N,). Images are float
-tensors of shape (N, C, H, W). Statistics are float64; `like` casts them once, to the dtype of the image that they meet.
+tensors of shape (N, C, H, W). Statistics are float64; `like` casts them once, to the dtype of the images.
 """
 
 from abc import ABC, abstractmethod
@@ -99,7 +99,7 @@ class GaussianProcess(Process):
         return variance.view(-1, 1, 1, 1)
 
     def posterior_log_variance(self, t: Tensor, s: Tensor, sigma: Sigma) -> Tensor:
-        """The log of `posterior_variance`; at s = 0, where the posterior has no variance, that of the step from 2 to 1.
+        """The log of `posterior_variance`; at s = 0, where `small` is 0, the value of the step from 2 to 1.
 
         The paper's code clips both choices of sigma in this way. Only likelihoods depend on it.
         """

@@ -4,7 +4,7 @@ import numpy as np
 
 from ddpm.params import Gaussian
 
-_LARGEST = 0.999  # beta of the schedules that are defined by alpha_bar; they would end at beta_T = 1
+_LARGEST = 0.999  # beta of the schedules defined by alpha_bar, which would end at beta_T = 1
 
 
 def alpha_bar(settings: Gaussian) -> np.ndarray:
@@ -18,9 +18,9 @@ def alpha_bar(settings: Gaussian) -> np.ndarray:
 def betas(settings: Gaussian) -> np.ndarray:
     """beta_1..beta_T, float64 of shape (T,), in (0, 1].
 
-    Six are in the paper's code. `linear` rises from beta_start to beta_end in equal steps (Section 4). `quad` does so
-    in the square root of beta. `const` is beta_end. `warmup10` and `warmup50` rise linearly over the first 10 or 50
-    percent of the steps, then stay at beta_end. `jsd` is 1/T, 1/(T-1), .., 1, so that alpha_bar_t = 1 - t/T.
+    The first six are in the paper's code. `linear` rises from beta_start to beta_end in equal steps (Section 4). In
+    `quad` the square root of beta does so. `const` is beta_end. `warmup10` and `warmup50` rise linearly over the first
+    10 or 50 percent of the steps, then stay at beta_end. `jsd` is 1/T, 1/(T-1), .., 1, so that alpha_bar_t = 1 - t/T.
     `cosine`: alpha_bar follows a squared cosine (Nichol & Dhariwal 2021, equation (17)).
     `sigmoid`: alpha_bar follows a sigmoid from -3 to 3 (Jabri, Fleet, Chen 2022), 1/2 at half time.
     """
@@ -47,7 +47,7 @@ def betas(settings: Gaussian) -> np.ndarray:
 
 
 def _given(beta: float | None) -> float:
-    assert beta is not None, "params.py asks for the betas that a schedule has"
+    assert beta is not None, "params.py must require the betas of a schedule"
     return beta
 
 

@@ -1,4 +1,4 @@
-"""The extractor: the feature network behind the fidelity metrics, a classifier of the images at hand or Inception."""
+"""The extractor of features for the fidelity metrics: a classifier trained on the same images, or Inception."""
 
 import tempfile
 from collections.abc import Callable
@@ -21,7 +21,7 @@ INCEPTION = "inception-v3-compat"
 FORMAT = "ddpm-extractor-1"
 
 _BATCH = 256
-_SHIFT = 1 / 16  # of the image size: the largest random translation while the classifier trains
+_SHIFT = 1 / 16  # largest random translation while the classifier trains, relative to the image size
 
 
 class ClassifierNetwork(nn.Module):
@@ -86,13 +86,13 @@ def train_classifier(
 ) -> None:
     """Train a classifier on the labelled images and write it, with its test accuracy, to `path`.
 
-    AdamW with a one-cycle learning rate; each batch is translated at random. `progress(1)` is called after each step.
+    It uses AdamW with a one-cycle learning rate and random translations. `progress(1)` is called after each step.
     Raises `UsageError` for fewer than two classes.
     """
     if len(train.classes) < 2:
         raise UsageError(
             f"evaluate.extractor = 'classifier' needs labelled images of at least two classes, "
-            f"and these have {len(train.classes)}: put each class into a folder of its own, or use inception"
+            f"but these have {len(train.classes)}: put each class into a separate folder, or use inception"
         )
     torch.manual_seed(rng.torch_seed(seed, "classifier"))
     network = ClassifierNetwork(train.image_shape[0], len(train.classes), settings.channels).to(device)
@@ -160,7 +160,7 @@ def load(path: Path, device: torch.device) -> Extractor:
 
 
 def _inception(state: dict[str, Any]) -> nn.Module:
-    """torch-fidelity's network, which takes its weights only from a file in torch's format."""
+    """torch-fidelity's network, which loads its weights only from a file in torch's format."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,7 @@ class Features:
         return len(self.features)
 
     def subset(self, count: int, seed: int) -> "Features":
-        """`count` random images, chosen by the seed; all images in their order if there are no more."""
+        """`count` random images, chosen by the seed; all images in their order if there are not more."""
         if count >= len(self):
             return self
         chosen = np.sort(rng.numpy_generator(seed, "subset").choice(len(self), count, replace=False))
@@ -33,7 +33,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Reference:
-    """The features of both splits of the real images, and where both come from."""
+    """The features of both splits of the real images, and the origin of images and extractor."""
 
     train: Features
     test: Features

@@ -108,7 +108,7 @@ def _warnings(protocol: dict[str, int]) -> list[str]:
     features = protocol["features"]
     few = [
         f"{name} is computed from {count} {what}, fewer than the {features} features: their covariance is "
-        f"rank-deficient and the number means little" + (", so it is left out" if count < 2 else "")
+        f"rank-deficient and the value is unreliable" + (", so it is left out" if count < 2 else "")
         for name, count, what in (
             ("fid", protocol["samples"], "samples"),
             ("fid", protocol["real_train"], "training images"),

@@ -1,4 +1,4 @@
-"""Samples and the model judged against real images: everything that stage evaluate measures."""
+"""Everything that stage evaluate measures: samples and model, compared with real images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ddpm.params import Data
 from ddpm.sampling.samples import Samples
 from ddpm.tables import Share
 
-COMPARED = 1000  # samples and test images whose neighbours are searched: enough to see copies, and quick
+COMPARED = 1000  # samples and test images whose neighbours are searched: enough to detect copies, and fast
 
 _NOT_PINNED = "the images are not pinned: set data.digest to {} to notice when they change"
 
@@ -59,7 +59,7 @@ class Judge:
     def snapshot_curve(
         self, snapshots: Mapping[int, Tensor], progress: Callable[[int], object] | None = None
     ) -> list[dict[str, float]]:
-        """FID and Inception Score of the samples of each snapshot, by step, where FID is defined."""
+        """FID and Inception Score of the samples of each snapshot, by step, if FID is defined."""
         measured = {step: self.measure(shown, progress)[1].metrics for step, shown in snapshots.items()}
         return [{"step": step, "fid": m["fid"], "is": m["is"]} for step, m in measured.items() if "fid" in m]
 
@@ -87,7 +87,7 @@ def bound_likelihood(
 
 
 def look_for_copies(samples: Tensor, train: Tensor, test: Tensor, shown: int, picture: Path) -> dict[str, float]:
-    """Distances from samples to their nearest training images, and the same from test images.
+    """Distances from samples to their nearest training images, and from test images.
 
     All images are uint8 (., C, H, W). The `shown` samples with the smallest distances go into the picture.
     """
@@ -111,7 +111,7 @@ def protocol(
     data: Data, fidelity: Fidelity, samples: Samples, samples_digest: str, reference: Reference
 ) -> dict[str, Any]:
     """Everything that the metrics depend on, so that others can compare theirs."""
-    unpinned = data.source == "folder" and data.digest is None  # the other sources are pinned by their own checks
+    unpinned = data.source == "folder" and data.digest is None  # the other sources verify their files
     return {
         **fidelity.protocol,
         "warnings": fidelity.warnings + ([_NOT_PINNED.format(reference.source["files_sha256"])] if unpinned else []),

@@ -24,5 +24,5 @@ def nearest(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def typical_distance(test: Tensor, train: Tensor) -> float:
-    """The median distance of test images to their nearest training image, in [0, 255]: the value without copying."""
+    """The median distance of test images to their nearest training image, in [0, 255]: the value without copies."""
     return float(nearest(test, train)[1].median())

@@ -1,4 +1,4 @@
-"""Models to and from the folders of diffusers' `DDPMPipeline`, without diffusers itself."""
+"""Export to and import from folders of diffusers' `DDPMPipeline`, without a dependency on diffusers."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ from ddpm.network.modelfile import Description
 from ddpm.params import Conflict, Gaussian, Section, UNetNetwork, complaint
 
 _QUERY_KEY_VALUE = (r"\.([qkv])(uery|ey|alue)\.", r".to_\1.")
-_NAMES = (  # our name, name in diffusers
+_NAMES = (  # name here, name in diffusers
     (r"^time\.dense_", "time_embedding.linear_"),
     (r"^first\.", "conv_in."),
     (r"^norm\.", "conv_norm_out."),
@@ -96,7 +96,7 @@ def _write(path: Path, config: Mapping[str, Any]) -> None:
 def read(folder: Path) -> Imported:
     """Read a model from a folder of diffusers, with subfolders or in the early layout with all files at the top.
 
-    Raises `UsageError` that names everything that our process or our U-Net cannot express.
+    Raises `UsageError` that names everything that this project cannot express.
     """
     folders = {part: folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler")}
     path = folders["scheduler"] / "scheduler_config.json"
@@ -111,7 +111,7 @@ def read(folder: Path) -> Imported:
     path = next(filter(Path.is_file, candidates), candidates[0])
     found = {renamed(name, _OLD_NAMES): tensor for name, tensor in weights.read(path).items()}
     state = weights.adopted(description, found, lambda name: renamed(name, _NAMES), path)
-    if unet.flip_sin_to_cos:  # there the cosines come first, in our embedding last
+    if unet.flip_sin_to_cos:  # diffusers then puts the cosines first; `sinusoids` puts them last
         state["time.dense_1.weight"] = state["time.dense_1.weight"].roll(unet.block_out_channels[0] // 2, 1)
     return Imported(description, state, scheduler.sampling(process))
 
@@ -139,7 +139,7 @@ def _config(
     except ValidationError as error:
         first = {e["loc"][0]: e for e in reversed(error.errors())}  # one error for each key
         conflicts = [_conflict(dict(e)) for e in reversed(first.values())]
-    refuse(f"{path} cannot be expressed", conflicts)
+    refuse(f"{path} cannot be imported", conflicts)
     return found
 
 

@@ -12,7 +12,7 @@ from ddpm.errors import UsageError
 from ddpm.interop import weights
 from ddpm.interop.weights import Imported
 
-_NAMES = (  # our name, name in the checkpoint
+_NAMES = (  # name here, name in the checkpoint
     (r"^time\.dense_1\.", "temb.dense.0."),
     (r"^time\.dense_2\.", "temb.dense.1."),
     (r"^first\.", "conv_in."),
@@ -93,7 +93,7 @@ def _attention_level(path: Path, found: Mapping[str, Tensor], levels: int) -> in
 
 
 def _theirs(levels: int, name: str) -> str:
-    """The name in the checkpoint of one of our weights. There, up levels are numbered like down levels."""
+    """The checkpoint's name of a weight. The checkpoint numbers up levels in the order of down levels."""
     name = re.sub(r"^up\.(\d+)\.", lambda match: f"up.{levels - 1 - int(match[1])}.", name)
     return weights.renamed(name, _NAMES)
 

@@ -1,4 +1,4 @@
-"""The section `diffusion` of params.yaml as the config of a diffusers scheduler, and back."""
+"""Conversion between the section `diffusion` of params.yaml and the config of a diffusers scheduler."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -46,7 +46,7 @@ def export_conflicts(diffusion: Gaussian, sigma: str | None) -> Iterator[Conflic
     if diffusion.variance == "learned":
         yield Conflict("diffusion.variance", "learned", "diffusers reads the logarithm of the variance as the variance")
     if diffusion.value_range != [-1, 1]:
-        yield Conflict("diffusion.value_range", diffusion.value_range, "DDPMPipeline makes images of [-1.0, 1.0]")
+        yield Conflict("diffusion.value_range", diffusion.value_range, "must be [-1.0, 1.0] for DDPMPipeline")
 
 
 def config(diffusion: Gaussian, sigma: str | None, clip: bool) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def import_conflicts(config: SchedulerConfig) -> Iterator[Conflict]:
     """The settings of a config that params.yaml cannot express."""
     if _schedule(config) is None:
         key = "beta_schedule" if config.trained_betas is None else "trained_betas"
-        yield Conflict(key, f"{getattr(config, key)!s:.60}", "is none of the schedules of params.yaml")
+        yield Conflict(key, f"{getattr(config, key)!s:.60}", "is not a schedule of params.yaml")
 
 
 def section(config: SchedulerConfig) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def sampling(config: SchedulerConfig) -> dict[str, Any]:
 
 
 def _schedule(config: SchedulerConfig) -> dict[str, Any] | None:
-    """The simplest schedule of params.yaml that has the name or the betas of the config, with its ends."""
+    """The simplest schedule of params.yaml with the name or the betas of the config, and its first and last beta."""
     trained = config.trained_betas
     first, last = (trained[0], trained[-1]) if trained else (config.beta_start, config.beta_end)
     for name in _BY_SIMPLICITY:

@@ -1,4 +1,4 @@
-"""The section `network` of params.yaml as the config of diffusers' `UNet2DModel`, and back."""
+"""Conversion between the section `network` of params.yaml and the config of diffusers' `UNet2DModel`."""
 
 from collections.abc import Iterator, Sequence
 from itertools import compress
@@ -13,7 +13,7 @@ _Size = Annotated[int, Field(ge=1, le=4096)]  # a bound, because the network is 
 
 
 class UNet2DConfig(Section):
-    """The keys of a config. A literal lists the supported values; a default is diffusers' own."""
+    """The keys of a config. A literal lists the supported values; a default is that of diffusers."""
 
     sample_size: _Size
     in_channels: _Size
@@ -50,11 +50,11 @@ def export_conflicts(network: UNetNetwork, image_size: int) -> Iterator[Conflict
     if network.conditional:
         yield Conflict("network.conditional", True, "DDPMPipeline passes no labels to the network")
     if network.multipliers[0] != 1:
-        rule = "must begin with 1, for diffusers' first convolution is as wide as the first level"
+        rule = "must begin with 1, because diffusers' first convolution is as wide as the first level"
         yield Conflict("network.multipliers", network.multipliers, rule)
     widths = _attention_widths(*_levels(network, image_size))
     if network.heads > 1 and len(widths) > 1:
-        rule = f"diffusers' heads have one width, and this attention is on {sorted(widths)} channels, with the middle's"
+        rule = f"diffusers' heads have one width, but attention is on {sorted(widths)} channels, including the middle"
         yield Conflict("network.heads", network.heads, rule)
 
 
@@ -74,7 +74,7 @@ def config(network: UNetNetwork, image_shape: tuple[int, int, int], outputs: int
         "down_block_types": [f"{prefix}DownBlock2D" for prefix in prefixes],
         "up_block_types": [f"{prefix}UpBlock2D" for prefix in reversed(prefixes)],
         "downsample_padding": _PADS[network.downsample],
-        # null is one head, however many channels
+        # null means one head
         "attention_head_dim": None if network.heads == 1 else widths[-1] // network.heads,
         "flip_sin_to_cos": False,
         "freq_shift": 1,
@@ -96,7 +96,7 @@ def import_conflicts(config: UNet2DConfig, learned: bool) -> Iterator[Conflict]:
         rule = "must mirror down_block_types, one for each of block_out_channels"
         yield Conflict("up_block_types", config.up_block_types, rule)
     elif len(heads := _heads(config)) > 1 or heads.pop() % 1:
-        rule = "must divide the channels of every attention, with the middle's, into one number of heads"
+        rule = "must divide the channels of every attention, including the middle, into one number of heads"
         yield Conflict("attention_head_dim", config.attention_head_dim, rule)
 
 
@@ -133,6 +133,6 @@ def _attention_widths(widths: Sequence[int], attention: Sequence[bool]) -> set[i
 
 
 def _heads(config: UNet2DConfig) -> set[float]:
-    """The numbers of heads that attention_head_dim gives; null is one head."""
+    """The numbers of heads that attention_head_dim gives; null means one head."""
     widths = _attention_widths(config.block_out_channels, _attention(config.down_block_types))
     return {width / (config.attention_head_dim or width) for width in widths}

@@ -16,14 +16,14 @@ from ddpm.errors import UsageError
 from ddpm.network.modelfile import Description
 from ddpm.params import Diffusion, Network, Section, complaint, model_conflicts
 
-_SHOWN = 5  # of the tensors that are wrong
-_DIFFUSION = {"process": "gaussian", "value_range": [-1.0, 1.0]}  # of every imported model
+_SHOWN = 5  # the most tensors that an error names
+_DIFFUSION = {"process": "gaussian", "value_range": [-1.0, 1.0]}  # settings of every imported model
 _NETWORK = {"kind": "unet", "time": True, "conditional": False}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A model of another project with our names of weights, and its authors' sampling settings."""
+    """A model of another project, its weights renamed for this one, and its authors' sampling settings."""
 
     description: Description
     weights: Mapping[str, Tensor]
@@ -105,7 +105,7 @@ def renamed(name: str, table: Iterable[tuple[str, str]]) -> str:
 def adopted(
     description: Description, found: Mapping[str, Tensor], theirs: Callable[[str], str], path: Path
 ) -> dict[str, Tensor]:
-    """Float32 weights for the network of a description; `theirs` maps our name of a weight to its name in `found`.
+    """Float32 weights for the network of a description; `theirs` maps a weight's name here to its name in `found`.
 
     A matrix is accepted for a convolution of size 1. Raises `UsageError` if a tensor is missing, unexpected, or of
     another shape.

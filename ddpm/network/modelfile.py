@@ -123,4 +123,4 @@ def check_compatible(path: Path, description: Description, whole: bool) -> None:
         if ours[section].get(key) != theirs[section].get(key)
     ]
     if differing:
-        raise files.TensorFileError("\n  ".join([f"train.init = {path} is another model:", *differing]))
+        raise files.TensorFileError("\n  ".join([f"train.init = {path} needs other settings:", *differing]))

@@ -11,8 +11,8 @@ from ddpm.params import UNetNetwork
 class UNet(nn.Module):
     """eps_theta(x_t, t): images (N, C, H, H) and time indices (N,) in 0..T-1 to (N, outputs, H, H).
 
-    A conditional network also takes labels (N,) in 0..classes-1; the label `classes`, the default, means no class. With
-    the paper's settings the network has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256 images.
+    A conditional network also takes labels (N,) in 0..classes-1; the label `classes`, the default, is the null label.
+    With the paper's settings the network has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256 images.
     """
 
     def __init__(self, settings: UNetNetwork, image_channels: int, image_size: int, outputs: int, classes: int) -> None:
@@ -91,7 +91,7 @@ class Middle(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One residual block more than in the down level, each concatenated with a skip connection, then upsampling."""
+    """One more residual block than in the down level, each with a skip connection, then upsampling."""
 
     def __init__(
         self, inputs: int, skips: list[int], channels: int, attention: bool, upsample: bool, settings: UNetNetwork

@@ -32,7 +32,7 @@ class BlockNoise:
         return self.draw(lambda shape, generator: torch.randn(shape, generator=generator, device=self._device))
 
     def draw(self, distribution: Callable[[tuple[int, ...], torch.Generator], Tensor]) -> Tensor:
-        """Draw from a distribution. Every block draws for 16 images, also if it has fewer."""
+        """Draw from a distribution. Every block draws for 16 images, even if it has fewer."""
         noise = [distribution((BLOCK, *self._shape), generator) for generator in self._generators]
         return torch.cat(noise)[: self._count]
 

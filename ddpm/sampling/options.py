@@ -29,9 +29,9 @@ class Options:
     seed: Annotated[int, "Seed of the noise."] = 0
     steps: Annotated[int | None, "Network evaluations. Default: ddim 50, dpm_solver 20, ancestral all."] = None
     eta: Annotated[
-        float | None, "ddim: 0 deterministic to 1 as random as ancestral. Default: 1 (0 for the interpolation process)."
+        float | None, "Noise of ddim: 0 (none) to 1 (as ancestral). Default: 1 (0 for the interpolation process)."
     ] = None
-    sigma: Annotated[Literal["large", "small"] | None, "ancestral: variance, unless learned. Default: large."] = None
+    sigma: Annotated[Literal["large", "small"] | None, "Fixed variance of ancestral. Default: large."] = None
     spacing: Annotated[Literal["leading", "trailing", "linspace", "quad"], "Spacing of the times of the steps."] = (
         "trailing"
     )
@@ -55,7 +55,7 @@ def settings(description: "Description", options: Options) -> Sample:
         raise ConflictError([Conflict(f"sample.{key}", value, rule) for key, value, rule in rules]) from None
     conflicts = list(sampling_conflicts(chosen, description.diffusion, description.network))
     if options.label is not None and not description.network.conditional:
-        conflicts.append(Conflict("sample.label", options.label, "is for conditional models only"))
+        conflicts.append(Conflict("sample.label", options.label, "applies only to conditional models"))
     if conflicts:
         raise ConflictError(conflicts)
     return chosen

@@ -48,7 +48,7 @@ def save_denoising(model: Model, settings: Sample, labels: Tensor | None, path: 
 
 
 def save_trajectory(model: Model, settings: Sample, labels: Tensor | None, path: Path) -> None:
-    """Save x_t of the first samples along their chain as an animation. Larger images are fewer, then reduced."""
+    """Save x_t of the first samples along their chain as an animation, with fewer or smaller images if needed."""
     pixels = math.prod(model.description.image_shape[1:]) * _FRAMES
     count = math.isqrt(min(max(_MOVING // pixels, 1), _IN_ANIMATION, settings.count)) ** 2  # a square grid
     animate(model, settings, labels, count, _FRAMES, path, pixels=_MOVING)

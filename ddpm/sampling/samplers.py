@@ -114,8 +114,8 @@ def timesteps(settings: Sample, timesteps: int) -> list[int]:
     `leading`: every (T // steps)-th time from t = 1, as in DDIM's code; it starts below T.
     `trailing`: every (T / steps)-th time down from T, so it starts from pure noise.
     `linspace`: evenly spaced from T to 1, both included.
-    `quad`: squares of evenly spaced numbers up to sqrt(0.8 T), so dense near the image; Section D.2 of DDIM. Times
-    that round to the same integer are merged, so a short chain has fewer than `steps` times.
+    `quad`: squares of evenly spaced numbers up to sqrt(0.8 T), dense near the image; Section D.2 of DDIM. Times that
+    round to the same integer are merged, so a short chain has fewer than `steps` times.
     """
     steps = settings.steps
     match settings.spacing:

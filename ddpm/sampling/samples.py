@@ -1,4 +1,4 @@
-"""Files of samples: of a model, and of the snapshots of its training."""
+"""The files of samples from a model and from the snapshots of its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

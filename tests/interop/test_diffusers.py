@@ -188,7 +188,7 @@ def test_exported_network_without_time_computes_the_same_at_every_time(
     [
         ({"prediction": "mu"}, "diffusion.prediction = 'mu': no scheduler of diffusers supports a predicted mean"),
         ({"variance": "learned"}, "diffusion.variance = 'learned': diffusers reads the logarithm"),
-        ({"value_range": [0.0, 1.0]}, r"diffusion.value_range = \[0.0, 1.0\]: DDPMPipeline makes images of"),
+        ({"value_range": [0.0, 1.0]}, r"diffusion.value_range = \[0.0, 1.0\]: must be \[-1.0, 1.0\] for"),
         ({"conditional": True}, "network.conditional = True: DDPMPipeline passes no labels"),
         ({"multipliers": [2, 2]}, r"network.multipliers = \[2, 2\]: must begin with 1"),
         ({"heads": 2, "attention": [16]}, r"network.heads = 2: .* on \[8, 16\] channels"),
@@ -324,9 +324,9 @@ def test_imported_network_computes_the_same_as_that_of_diffusers(tmp_path: Path)
         (
             "scheduler",
             {"beta_schedule": "sigmoid"},
-            "beta_schedule = 'sigmoid': is none of the schedules of params",
+            "beta_schedule = 'sigmoid': is not a schedule of params",
         ),
-        ("scheduler", {"trained_betas": [0.3, 0.1]}, r"trained_betas = '\[0.3, 0.1\]': is none of the schedules"),
+        ("scheduler", {"trained_betas": [0.3, 0.1]}, r"trained_betas = '\[0.3, 0.1\]': is not a schedule"),
         ("scheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True: must be False"),
         ("scheduler", {"thresholding": True}, "thresholding = True: must be False"),
         ("scheduler", {"predict_epsilon": False}, "predict_epsilon = False: must be True"),
@@ -354,7 +354,7 @@ def test_error_names_the_key_that_this_project_cannot_express(
     diffusers.export(changed(description, attention=[16]), state_of(description), tmp_path)
     path = tmp_path / part / {"unet": "config.json", "scheduler": "scheduler_config.json"}[part]
     edited(path, **changes)
-    with pytest.raises(UsageError, match=rf"{path} cannot be expressed:(.*\n)*  {message}"):
+    with pytest.raises(UsageError, match=rf"{path} cannot be imported:(.*\n)*  {message}"):
         diffusers.read(tmp_path)
 
 
@@ -365,7 +365,7 @@ def test_error_lists_all_problems_with_one_line_for_each_key(description: Descri
     with pytest.raises(UsageError) as caught:
         diffusers.read(tmp_path)
     assert str(caught.value).splitlines() == [
-        f"{path} cannot be expressed:",
+        f"{path} cannot be imported:",
         "  block_out_channels.0 = '8': must be a valid integer",
         "  freq_shift: is missing",
         "  act_fn = 'gelu': must be 'silu'",

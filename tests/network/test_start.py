@@ -43,7 +43,7 @@ def test_settings_that_change_no_weight_shape_must_match(
     modelfile.initialise(other.build(), path)  # the weights fit
     expected = getattr(description.network, key)
     with pytest.raises(
-        TensorFileError, match=rf"model\.safetensors is another model:\n  network\.{key} = .*: must be"
+        TensorFileError, match=rf"model\.safetensors needs other settings:\n  network\.{key} = .*: must be"
     ) as caught:
         modelfile.check_compatible(path, other, whole)
     assert str(caught.value).endswith(f"= {value!r}: must be {expected!r}")

@@ -141,6 +141,6 @@ def test_error_names_a_broken_state(prepared: Project) -> None:
     state.write_bytes(state.read_bytes()[:1000])
     result = prepared.run(*outputs("second"), check=False)
     assert result.returncode == 1
-    assert f"{state.name} is not a whole safetensors file" in result.stderr
+    assert f"{state.name} is not a complete safetensors file" in result.stderr
     assert "remove that file" in result.stderr
     assert "Traceback" not in result.stderr

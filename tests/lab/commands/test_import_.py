@@ -134,7 +134,7 @@ def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tm
     blocks = {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}
     config.write_text(json.dumps(json.loads(config.read_text()) | blocks))
     assert fails("import", folder, "--out", out) == (
-        f"ddpm: {config} cannot be expressed:\n"
+        f"ddpm: {config} cannot be imported:\n"
         f"  down_block_types.1 = 'CrossAttnDownBlock2D': must be 'DownBlock2D' or 'AttnDownBlock2D'"
     )
     empty = tmp_path / "empty"

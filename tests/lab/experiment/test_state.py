@@ -152,7 +152,7 @@ def test_a_broken_state_is_an_error_that_says_what_to_do() -> None:
         saved.save(216, write(STATE[:-1]))
         saved.save(20, write())
         with pytest.raises(
-            UsageError, match=r"step-00000216\.\w+ is not a whole .*; remove that file, or .*resume=false"
+            UsageError, match=r"step-00000216\.\w+ is not a complete .*; remove that file, or .*resume=false"
         ):
             saved.latest(3000)
         assert saved.latest(100) == saved.states[20]
