@@ -44,7 +44,7 @@ def seconds(settings: Params, data: Path, tracked: bool) -> float:
     batches = Batches(images, settings.train, settings.diffusion.value_range, where)
     curve = LossCurve(settings.runtime.log_every, where)
     model = modelfile.assemble(description, learner.average, "", where)
-    name = str(time.perf_counter())  # every round is a run of its own
+    name = str(time.perf_counter())  # every round is a separate run
     with live.live(settings, name) if tracked else nullcontext() as run:
         begin = time.perf_counter()
         for record in loop.train(learner, denoiser, batches, settings.train):

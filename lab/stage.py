@@ -31,7 +31,7 @@ def note_inputs() -> None:
 def run(stage: Callable[..., None]) -> None:
     """Run a stage with params.yaml and the paths of the command line: one `--name PATH` per parameter of its function.
 
-    The process ends with one message after a `UsageError` or an interruption, and, under DVC, where an input changed
+    The process ends with one message after a `UsageError` or an interruption, and, under DVC, if an input changed
     while the stage ran.
     """
     from ddpm.errors import UsageError
@@ -68,5 +68,5 @@ def _end(name: str) -> None:
         return
     now = dvcfile.observed(_STAGE)
     if changed := sorted(key for key in _noted.keys() | now.keys() if _noted.get(key) != now.get(key)):
-        sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran; run it again")
+        sys.exit(f"{name}: {', '.join(changed)} changed while the stage ran: run it again")
     journal.record(_STAGE, _noted, time.monotonic() - _start)

@@ -111,7 +111,7 @@ def protocol(
     data: Data, fidelity: Fidelity, samples: Samples, samples_digest: str, reference: Reference
 ) -> dict[str, Any]:
     """Everything that the metrics depend on, so that others can compare theirs."""
-    unpinned = data.source == "folder" and data.digest is None  # the other sources verify their files
+    unpinned = data.source == "folder" and data.digest is None  # the other sources are fixed datasets
     return {
         **fidelity.protocol,
         "warnings": fidelity.warnings + ([_NOT_PINNED.format(reference.source["files_sha256"])] if unpinned else []),

@@ -70,7 +70,8 @@ def recipe(
 def generate(
     model: ModelFile,
     out: Annotated[
-        Path, typer.Option(help=".png: a grid; .gif: the reverse process; .safetensors: a tensor; else a folder.")
+        Path,
+        typer.Option(help="Output: .png a grid, .gif the reverse process, .safetensors a tensor, otherwise a folder."),
     ],
     options: Options,
     device: Device = "auto",
@@ -88,11 +89,13 @@ def generate(
 @sampling_options(Options(sampler=None), [name for name in NAMES if name not in ("count", "label", "guidance")])
 def interpolate(
     model: ModelFile,
-    images: Annotated[list[Path], typer.Option(help="Image file, given twice; or one .safetensors file, with --pair.")],
-    out: Annotated[Path, typer.Option(help="Picture to write, .png.")],
+    images: Annotated[
+        list[Path], typer.Option(help="Image file (give the option twice), or one .safetensors file with --pair.")
+    ],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
     *,
     at: Annotated[
-        list[int] | None, typer.Option(help="Time t in 1..T, one row each; repeatable. Default: T/2.")
+        list[int] | None, typer.Option(help="Time t in 1..T; repeat the option for several rows. Default: T/2.")
     ] = None,
     pair: Annotated[
         tuple[int, int] | None, typer.Option(help="Indices of the two images in the .safetensors file.")
@@ -132,8 +135,8 @@ def export(model: ModelFile, out: Annotated[Path, typer.Option(help="Folder to w
 
 @app.command("import")
 def import_model(
-    source: Annotated[Path, typer.Argument(help="Folder of diffusers, or checkpoint of the paper's code.")],
-    out: Annotated[Path, typer.Option(help="Model file to write.")],
+    source: Annotated[Path, typer.Argument(help="diffusers folder, or checkpoint of the paper's code.")],
+    out: Annotated[Path, typer.Option(help="Model file to write, such as data/raw/model.safetensors.")],
 ) -> None:
     """Import a model from diffusers or from the paper's code, and print a recipe that evaluates it."""
     from lab.commands import import_
@@ -164,14 +167,16 @@ def publish(
 def compare(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, patterns such as 'eta-*', beginnings of fingerprints.", show_default=False),
+        typer.Argument(
+            help="Names, patterns such as 'eta-*', or first characters of fingerprints.", show_default=False
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Metric to show, such as classifier.fid; repeatable. The first one sorts."),
+        typer.Option(help="Metric to show, such as classifier.fid; repeatable. The table is sorted by the first."),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="CSV file to write, with all metrics and digits; - prints it.")
+        Path | None, typer.Option(help="CSV file to write, with all metrics in full precision; - for standard output.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="HTML page to write, with samples and loss curves.")] = None,
 ) -> None:

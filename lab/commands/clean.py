@@ -6,7 +6,7 @@ from lab.experiment import state
 
 
 def clean(remove: bool) -> Iterator[str]:
-    """One line for each state folder. With `remove`, delete the folders that are not of an unfinished training."""
+    """One line for each state folder. With `remove`, delete all folders except those of unfinished trainings."""
     folders = state.folders()
     if not folders:
         yield "there is no resumable state"

@@ -25,7 +25,7 @@ _UNLIMITED = 100_000  # columns of text, where the output is no terminal
 
 
 def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> comparison.Table:
-    """The table of the experiments with these names, or of all. Raises `UsageError` where there are none."""
+    """The table of the experiments with these names, or of all. Raises `UsageError` if there are none."""
     experiments = records.experiments()
     if not experiments:
         raise UsageError(
@@ -38,7 +38,7 @@ def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> c
 
 
 def show(table: comparison.Table, console: Console) -> None:
-    """Print the table. A terminal shows the parameters for which it has room, and the names of the others."""
+    """Print the table. On a terminal, parameters that do not fit are listed by name."""
     if not console.is_terminal:
         console = Console(file=console.file, width=_UNLIMITED)
 
@@ -89,7 +89,7 @@ def _notes(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
     if any(cell.best for cells in table.metrics.values() for cell in cells):
         yield "* the best"
     if hidden:
-        yield f"There is no room for {', '.join(hidden)}, which differ too: --csv and --html show them."
+        yield f"Not shown, although they differ: {', '.join(hidden)}. Use --csv or --html."
     yield from table.notes
 
 

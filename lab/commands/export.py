@@ -8,7 +8,7 @@ from ddpm.sampling.options import Options
 
 
 def export(model: Path, folder: Path, options: Options) -> None:
-    """Write a model file as a folder for diffusers, whose scheduler samples with `sigma` and `clip` of the options.
+    """Write a model file as a diffusers folder, whose scheduler samples with the options `sigma` and `clip`.
 
     Raises `UsageError` if diffusers cannot express the model.
     """

@@ -46,7 +46,7 @@ def recipe(imported: Imported, model: Path) -> str:
     sections = {
         "data": {
             "source": "folder",
-            "path": None,  # the user must set it, for no model names its images
+            "path": None,  # the user must set it, because a model file does not name its images
             "image_size": size,
             "channels": channels,
             "fit": "crop",

@@ -26,7 +26,9 @@ def sources(description: Description, paths: Sequence[Path], pair: tuple[int, in
         return _chosen(paths[0], description.image_shape, pair)
     if len(paths) == 2 and pair is None:
         return torch.stack([_fitted(path, description.image_shape) for path in paths])
-    raise UsageError("--images: must be two image files, each after its own --images, or one .safetensors with --pair")
+    raise UsageError(
+        "--images: must be two image files, each with a separate --images, or one .safetensors with --pair"
+    )
 
 
 def picture(model: Model, pair: Tensor, times: Sequence[int], mixes: int, settings: Sample, out: Path) -> None:

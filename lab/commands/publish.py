@@ -1,4 +1,4 @@
-"""Publish experiments in MLflow: the one here and those that DVC keeps, each only with its own results."""
+"""Publish experiments in MLflow: the current one and those that DVC keeps, if their results are up to date."""
 
 import tempfile
 from pathlib import Path
@@ -26,7 +26,8 @@ def here(params: Params) -> bool:
 def everything(params: Params) -> int | None:
     """Publish the experiment here and all that DVC keeps, print which are left out, and return how many are published.
 
-    None once MLflow could not be written: the next ones would fail as slowly. Raises `UsageError` without git.
+    Returns None at the first failure of MLflow, because each further attempt would also wait for the timeout. Raises
+    `UsageError` without git.
     """
     published = 0
     try:

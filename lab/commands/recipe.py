@@ -43,8 +43,10 @@ def compose(name: str, folder: Path) -> str:
 def _changes(path: Path) -> Mapping[str, Any]:
     """Read the changes of a recipe. Raises `UsageError` if the file is empty or has no sections."""
     text = path.read_text(encoding="utf-8")
-    if not text.strip():  # the command that should have filled it has failed
-        raise UsageError(f"{path} is empty: write it again, or remove it; a comment alone means the default")
+    if not text.strip():  # a failed command can leave an empty file
+        raise UsageError(
+            f"{path} is empty: write it again, or remove it; a file with only a comment is the default recipe"
+        )
     try:
         changes = _round_trip().load(text) or {}
     except YAMLError as error:

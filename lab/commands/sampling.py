@@ -20,7 +20,7 @@ _Command = Callable[..., None]
 def sampling_options(defaults: Options, names: Collection[str] = NAMES) -> Callable[[_Command], _Command]:
     """Replace the parameter `options` of a command by one option of the command line for each of `names`.
 
-    The command raises a `ConflictError` about them as a `UsageError` that names the options.
+    A `ConflictError` of the command becomes a `UsageError` that names the options.
     """
 
     def decorate(command: _Command) -> _Command:

@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(os.environ.get("DVC_ROOT", Path.cwd()))  # the repository, also from DVC's temporary copies of it
 PARAMS = Path("params.yaml")
-CODE = (".py", ".html")  # in folders, as .dvcignore says
+CODE = (".py", ".html")  # code in folders; must match .dvcignore
 
 
 def parsed(path: Path) -> Any:
@@ -42,7 +42,7 @@ def declared_params(
 
 
 def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
-    """The sha256 of each file that a stage depends on, by path; of folders the code, as in .dvcignore, and tensors."""
+    """The sha256 of each file that a stage depends on, by path; in folders, of code and tensors."""
     digests = {}
     for dependency in stages(folder)[name].get("deps", []):
         path = folder / dependency

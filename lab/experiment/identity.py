@@ -32,7 +32,7 @@ def _code(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def params(folder: Path = Path()) -> dict[str, Any]:
-    """The parameters that can change a result, by their dotted keys: those that stages declare, if they are in use."""
+    """The parameters that can change a result, by their dotted keys: the declared parameters in use."""
     declared: dict[str, Any] = {}
     for name in MEASURED:
         declared |= dvcfile.declared_params(name, folder, in_use)
@@ -40,9 +40,9 @@ def params(folder: Path = Path()) -> dict[str, Any]:
 
 
 def outdated(folder: Path = Path()) -> list[str]:
-    """List the reasons why the results in `folder` are not those of its parameters and code, as `dvc status` has them.
+    """List why the results in `folder` are not those of its parameters and code, as `dvc status` reports it.
 
-    A file that is absent, as in a fresh clone, is no reason. Raises `UsageError` where DVC fails.
+    A file that is absent, as in a fresh clone, is no reason. Raises `UsageError` if DVC fails.
     """
     command = [sys.executable, "-m", "dvc", "status", "--json", *MEASURED]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -89,14 +89,14 @@ def read(commit: str, path: str, root: Path = Path()) -> str:
 
 
 def check_out(commit: str, folder: Path) -> None:
-    """Write the files of a commit into `folder` as a DVC repository without git; the working tree stays as it is."""
+    """Write the files of a commit into `folder` as a DVC repository without git; the working tree does not change."""
     with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
         subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=True)
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
 
 
 def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
-    """Tags for the origin of an experiment: the given commit that DVC keeps, or the repository as it is."""
+    """Tags for the origin of an experiment: the given commit of a DVC experiment, or the current repository."""
     tags = {
         "mlflow.source.type": "PROJECT",
         "mlflow.source.name": "dvc.yaml",

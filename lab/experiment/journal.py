@@ -1,7 +1,7 @@
 """How long stages took and on which machine: one line in .ckpt/journal.jsonl for every stage that DVC has run.
 
-The outputs of a stage are the same bytes everywhere, so they cannot hold this. The newest line of a stage is valid as
-long as its key is, a hash of all that the stage depends on.
+The outputs of a stage are the same bytes everywhere, so they cannot record durations. The newest line of a stage is
+valid if its key, a hash of all inputs, matches.
 """
 
 import importlib.metadata
@@ -17,11 +17,11 @@ from lab.experiment import dvcfile
 
 
 def record(stage: str, observed: Mapping[str, Any], seconds: float) -> None:
-    """Append the line of a stage that has run on the inputs `observed`. A failure is a warning and fails no stage."""
+    """Append the line of a stage that ran on the inputs `observed`. A failure prints a warning; the stage continues."""
     line = {"stage": stage, "key": _key(observed), "seconds": round(seconds, 1), "machine": machine()}
     try:
         _path().parent.mkdir(exist_ok=True)
-        with _path().open("a", encoding="utf-8") as file:  # one write per line: stages that end together do not mix
+        with _path().open("a", encoding="utf-8") as file:  # one write per line: lines of simultaneous stages do not mix
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         print(f"{stage}: its duration could not be written ({error})", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 The fingerprint hashes all that determines the training: declared parameters, code, data, torch and the kind of device.
 A training with any change therefore starts anew, and two experiments with the same training share the folder. The
-folder is no output of DVC, because DVC removes outputs before the command runs. The last state stays when training has
+folder is not a DVC output, because DVC removes outputs before the command runs. The last state stays when training has
 finished: DVC has not recorded the outputs yet, and a larger train.steps continues from it.
 """
 
@@ -22,7 +22,7 @@ from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
 
-_FINISHED_STATES = 3  # finished trainings whose last state stays
+_FINISHED_STATES = 3  # finished trainings whose last state is kept
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class StateFolder:
     def latest(self, steps: int) -> Path | None:
         """The last state that a training of `steps` steps can continue from.
 
-        Raises `UsageError` where it is broken: an earlier state in its place could lose days of training.
+        Raises `UsageError` if that state is damaged; using an earlier state could lose days of training.
         """
         path = next((path for step, path in reversed(self.states.items()) if step <= steps), None)
         try:
@@ -125,7 +125,7 @@ def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> st
 
 @contextmanager
 def folder(name: str, resume: bool) -> Iterator[StateFolder]:
-    """Lock the folder of a fingerprint and yield it, after the end of any other process that has locked it.
+    """Lock the folder of a fingerprint and yield it, after any other process releases the lock.
 
     Without `resume` its states are removed first.
     """

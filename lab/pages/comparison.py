@@ -17,8 +17,8 @@ from lab.pages.contents import number
 
 _ABSENT = "-"
 _USUAL = ("fid", "is", "bits_per_dim")  # the metrics of a table by default
-# Metrics by the last part of their name: 1 if lower is better, -1 if higher is better. The others have no better
-# direction, or are those of real images.
+# Metrics by the last part of their name: 1 if lower is better, -1 if higher is better. The others have no
+# preferred direction or describe real images.
 _DIRECTIONS = {
     **dict.fromkeys(("fid", "fid_matched", "best_fid", "kid", "class_distance", "bits_per_dim"), 1),
     **dict.fromkeys(("is", "precision", "recall", "label_agreement"), -1),

@@ -18,7 +18,7 @@ class Picture:
 
 
 def from_file(path: Path, alt: str) -> Picture:
-    """Embed an image file as it is."""
+    """Embed an image file unchanged."""
     with Image.open(path) as image:
         return picture(path.read_bytes(), image.get_format_mimetype() or "", image.size, alt)
 

@@ -25,7 +25,7 @@ _STYLES = list(product(("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1))), (BLUE, O
 _SETTINGS: Any = {  # untyped: matplotlib types its keys as literals
     "svg.fonttype": "none",  # text stays text: small files, and all letters of the reader's fonts
     "svg.hashsalt": "ddpm",  # random ids otherwise
-    "text.parse_math": False,  # names are no formulas
+    "text.parse_math": False,  # names are not formulas
     "font.size": 9.5,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
@@ -81,7 +81,7 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: s
 
 
 def abridged(name: str) -> str:
-    """Cut the middle out of a long name, because both ends tell names of a sweep apart."""
+    """Cut the middle out of a long name, because names in a sweep differ at both ends."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 10]}…{name[-9:]}"
 
 

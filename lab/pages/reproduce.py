@@ -20,7 +20,7 @@ class NotExpressible(Exception):  # noqa: N818
 def reproduce(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str] | None:
     """The commands from the default recipe to the settings in use of `params`, with as few `-S` as these need.
 
-    None where `-S` cannot express the differences.
+    None if `-S` cannot express the differences.
     """
     wanted = in_use(params)
     changes = dict(_differences(wanted, defaults, ""))
@@ -60,7 +60,7 @@ def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def _spelled(value: Any) -> str:
-    """A value in the grammar of -S."""
+    """A value in the syntax of -S."""
     match value:
         case list():
             return f"[{','.join(map(_spelled, value))}]"

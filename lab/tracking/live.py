@@ -52,7 +52,7 @@ class Live:
             run.describe(Path(), tags)
             run.set_status("RUNNING")
             self._perform_tasks(run)
-        except Exception as error:  # training goes on whatever fails here
+        except Exception as error:  # a failure here must not stop training
             store.warn(error)
 
     def _perform_tasks(self, run: Run) -> None:
@@ -94,7 +94,7 @@ def _system_metrics(run: Run) -> Callable[[], None]:
 
 @contextmanager
 def live(params: Params, train_digest: str) -> Iterator[Live]:
-    """Log a training in MLflow. The run of a killed one stays RUNNING until it is resumed or published."""
+    """Log a training in MLflow. The run of a killed training stays RUNNING until it is resumed or published."""
     run = Live(params.tracking, identity.fingerprint(train_digest), identity.origin() | journal.machine())
     status = "FAILED"
     try:

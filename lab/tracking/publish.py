@@ -21,7 +21,7 @@ _LOGGED_MODEL = "ddpm.logged_model"
 def publish(params: Params, folder: Path = Path(), name: str | None = None, commit: str = "") -> bool:
     """Write the experiment in `folder` into its run; return whether that succeeded.
 
-    `name` and `commit` are those of an experiment that DVC keeps; without them it is the one in the repository.
+    `name` and `commit` are those of an experiment that DVC keeps; without them, the current experiment is published.
     A failure is a warning, because `ddpm publish` can repeat it.
     """
     try:
@@ -53,7 +53,7 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
 
 
 def _curves(folder: Path) -> list[dict[str, Any]]:
-    """The points of the loss curve and of the snapshots, which experiments of earlier versions lack."""
+    """The points of the loss curve and of the snapshots, experiments of earlier versions have no snapshots."""
     points = tables.read_points(folder / "reports/train.csv")
     snapshots = folder / "reports/snapshots.csv"
     for point in tables.read_points(snapshots) if snapshots.exists() else []:
@@ -70,7 +70,7 @@ def _log_files(run: Run, folder: Path) -> None:
 
 
 def _log_model(run: Run, path: Path, digest: str) -> None:
-    """Log the model file and an MLflow model with it, once: two MLflow models never have the same bytes."""
+    """Log the model file and an MLflow model with it, once, because the bytes of an MLflow model differ each time."""
     if run.tags.get(_LOGGED_MODEL) == digest or not path.exists() or files.read_metadata(path)["digest"] != digest:
         return
     run.client.log_artifact(run.id, str(path), "models")

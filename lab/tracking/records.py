@@ -21,7 +21,7 @@ _MOST_RUNS = 50_000  # MLflow's limit for one search
 
 
 class Records:
-    """The runs of an MLflow experiment. Methods raise `UsageError` where the store cannot be read."""
+    """The runs of an MLflow experiment. Methods raise `UsageError` if the store cannot be read."""
 
     def __init__(self, settings: Tracking) -> None:
         """Connect when it is first needed; a SQLite database that does not exist is not created."""
@@ -57,13 +57,13 @@ class Records:
             return sorted((point.step, point.value) for point in self._client().get_metric_history(id, "loss"))
 
     def samples(self, id: str, folder: Path) -> Path | None:
-        """Download the grid of samples into a folder; None where it is missing, damaged or out of reach."""
+        """Download the grid of samples into a folder; None if it is missing, damaged or unreachable."""
         folder.mkdir(parents=True)
         try:
             path = Path(self._client().download_artifacts(id, "reports/samples.png", str(folder)))
             with Image.open(path) as picture:
                 picture.verify()
-        except Exception:  # each kind of artifact store raises its own
+        except Exception:  # each kind of artifact store raises different errors
             return None
         return path
 

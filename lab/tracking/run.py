@@ -1,7 +1,7 @@
 """One MLflow run per experiment, found or created by the experiment's fingerprint.
 
-MLflow holds what the files hold, so that writing a run again adds nothing: the timestamp of a point follows from the
-start of the run and the step, so a repeated point is the same point.
+Writing a run again adds nothing: the timestamp of a point follows from the start of the run and the step, so that a
+repeated point is the same point.
 """
 
 import json

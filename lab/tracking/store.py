@@ -32,7 +32,7 @@ def uri(settings: Tracking) -> str:
 
 def connect(settings: Tracking) -> "MlflowClient":
     """Create a client of the store. Importing MLflow takes seconds, and so does creating a database."""
-    # By default MLflow retries a dead server for minutes; with these settings its first call fails within 10 s.
+    # By default MLflow retries an unreachable server for minutes; with these settings its first call fails within 10 s.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -54,7 +54,7 @@ def connect(settings: Tracking) -> "MlflowClient":
 
 
 def lock() -> FileLock:
-    """The lock for creating a database or a run: two processes at once would break the former and double the latter."""
+    """The lock for creating a database or a run: two processes could damage the database or create a run twice."""
     return FileLock(dvcfile.ROOT / f"{_DATABASE}.lock")
 
 
@@ -93,5 +93,5 @@ def reason(error: Exception) -> str:
 
 
 def masked(text: str) -> str:
-    """A text whose addresses have no user names and passwords."""
+    """Remove user names and passwords from the addresses in a text."""
     return re.sub(r"//[^/@\s]*@", "//...@", text)

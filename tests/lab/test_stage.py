@@ -150,7 +150,7 @@ def test_any_other_error_keeps_its_traceback(project: Path) -> None:
 )
 def test_an_input_that_changes_while_the_stage_runs_fails_it_by_name(body: str, named: str, project: Path) -> None:
     done = run(project, body)
-    message = f"tiny: {named} changed while the stage ran; its outputs fit neither, run it again\n"
+    message = f"tiny: {named} changed while the stage ran: run it again\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 

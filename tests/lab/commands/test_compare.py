@@ -188,7 +188,7 @@ def test_a_narrow_terminal_shows_what_fits_and_names_the_rest() -> None:
     assert max(map(len, text.splitlines())) <= 60
     assert "1.0e-05" not in text
     assert "0.6667*" in text
-    assert "There is no room for train.learning_rate" in text
+    assert "Not shown, although they differ: train.learning_rate" in text
 
 
 @pytest.mark.parametrize("width", range(30, 60))

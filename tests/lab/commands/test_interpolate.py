@@ -61,7 +61,7 @@ def test_image_files_are_cropped_and_converted_to_grey(model: Model, tmp_path: P
     [
         (["images.safetensors"], (0, 5), r"--pair 0 5: the indices of .*images\.safetensors are 0 to 4"),
         (["images.safetensors"], (-1, 2), r"--pair -1 2: the indices of .*images\.safetensors are 0 to 4"),
-        (["images.safetensors"], None, "--images: must be two image files, each after its own --images, or one "),
+        (["images.safetensors"], None, "--images: must be two image files, each with a separate --images, or one "),
         (["a.png", "b.png"], (0, 1), "--images: must be two image files"),
         (["a.png"], None, "--images: must be two image files"),
         (["a.png", "b.png", "c.png"], None, "--images: must be two image files"),

@@ -112,7 +112,7 @@ def test_the_page_ends_with_the_commands_that_reproduce_it() -> None:
     text = page(changed(REPORT, "train", steps=3))
     assert text.endswith("```bash\nddpm recipe default\ndvc exp run \\\n  -S train.steps=3\n```\n")
     other = page(replace(REPORT, params={**REPORT.params, "data": {"seed": None}}))
-    instruction = "Save all parameters above as params.yaml, then run with the code of this digest:"
+    instruction = "Save all parameters above as params.yaml, then run with the code that has this digest:"
     assert f"{instruction}\n\n```bash\ndvc repro\n```" in other
 
 
