@@ -75,7 +75,7 @@ def rules(values: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
     for key, choices in _CHOICES.items():
         value, applies = look_up(values, key), _applies(values, key)
         when = ", ".join(f"{choice.split('.')[1]} {' or '.join(map(str, names))}" for choice, names in choices.items())
-        when = when.replace("True", "true")
+        when = when.replace("conditional True", "conditional models")
         yield key, value is None and applies and key not in _NULLABLE, f"must be set for {when}"
         yield key, _has(values, key) and value is not None and not applies, f"applies only to {when}"
 

@@ -1,7 +1,7 @@
 """The schema of params.yaml: every key, its range and unit, and the rules between keys.
 
-The schema has no defaults: all values are in params.yaml. `load` checks the whole file before any work and reports
-all errors at once.
+The schema has no defaults: all values are in params.yaml, except an image size and channels that follow from the source
+(ddpm/alternatives.py). `load` checks the whole file before any work and reports all errors at once.
 """
 
 import math
@@ -249,12 +249,13 @@ def check(values: object, name: str = "params.yaml") -> Params:
     """Convert plain values to `Params` of the settings in use; raise `ParamsError` with all errors."""
     if not isinstance(values, dict):
         raise ParamsError(f"{name} must be a mapping with the sections {', '.join(Params.model_fields)}")
+    used = alternatives.in_use(values)
     try:
-        Params.model_validate(alternatives.resolve(values))  # checks the types of unused settings too
-        params = Params.model_validate(alternatives.in_use(values))
+        Params.model_validate(alternatives.resolve(values))  # also checks the types of most unused settings
+        params = Params.model_validate(used)
         conflicts = list(_conflicts(params))
     except ValidationError as error:
-        conflicts = [complaint(dict(e)) for e in error.errors()]
+        conflicts = [*(complaint(dict(e)) for e in error.errors()), *_broken(alternatives.rules(used), used)]
     if conflicts:
         raise ParamsError("\n  ".join([f"{name} is not usable:", *map(str, conflicts)]))
     return params
@@ -275,6 +276,8 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
         value, rule = alternatives.MISSING, "is missing; recipes/default.yaml shows every section and key"
     elif kind == "extra_forbidden":
         rule = "is now called reported" if key == "published" else "there is no such key"
+    elif value is None and key in ("data.image_size", "data.channels"):
+        rule = "must be set for source folder"
     return Conflict(key, value, f"{rule[0].lower()}{rule[1:]}")
 
 

@@ -115,7 +115,7 @@ def draw_loss_and_snapshots(path: Path) -> None:
 
 
 @pytest.mark.parametrize("draw", [draw_strip, draw_loss, draw_loss_and_snapshots])
-def test_equal_inputs_give_equal_bytes_whatever_the_users_matplotlib_settings(
+def test_equal_inputs_give_equal_bytes_under_any_matplotlib_settings(
     draw: Callable[[Path], None], tmp_path: Path
 ) -> None:
     draw(tmp_path / "plain.png")

@@ -68,7 +68,7 @@ def test_exponents_are_read_inside_lists_and_optional_values() -> None:
 
 
 @pytest.mark.parametrize("key", ["train.steps", "train.seed", "network.channels", "data.image_size"])
-def test_text_is_no_integer(key: str) -> None:
+def test_text_is_not_an_integer(key: str) -> None:
     assert complaints({key: "1e3"}) == [f"{key} = '1e3': must be a valid integer"]
 
 
@@ -102,7 +102,7 @@ def test_text_is_no_integer(key: str) -> None:
         ("tracking.experiment", "", ": string must have at least 1 character"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_rule(key: str, value: object, rule: str) -> None:
+def test_error_names_a_wrong_value_and_its_rule(key: str, value: object, rule: str) -> None:
     line = complaints({key: value})[0]
     assert line.startswith(f"{key} = {value!r}: ")
     assert rule in line
@@ -112,11 +112,11 @@ def test_a_number_too_large_for_a_float_is_refused() -> None:
     assert complaints({"train.learning_rate": "1e400"}) == ["train.learning_rate = inf: must be a finite number"]
 
 
-def test_a_wrong_item_of_a_list_is_named_by_its_place() -> None:
+def test_error_names_the_index_of_a_wrong_list_item() -> None:
     assert complaints({"train.betas": [0.9, "x"]}) == ["train.betas.1 = 'x': must be a valid number"]
 
 
-def test_an_unknown_key_is_named() -> None:
+def test_error_names_an_unknown_key() -> None:
     assert complaints({"train.learningrate": 3}) == ["train.learningrate = 3: there is no such key"]
     assert complaints({"model": {}}) == ["model = {}: there is no such key"]
     assert complaints({"train.learning-rate": 3}) == ["train.learning-rate = 3: there is no such key"]
@@ -126,7 +126,7 @@ def test_an_unknown_key_is_named() -> None:
 @pytest.mark.parametrize(
     ("key", "allowed"), [("network.kind", "'unet' or 'basic'"), ("diffusion.process", "'gaussian' or 'interpolation'")]
 )
-def test_the_key_that_chooses_the_form_of_a_section_is_named(key: str, allowed: str) -> None:
+def test_error_names_the_key_that_chooses_the_variant_of_a_section(key: str, allowed: str) -> None:
     section, tag = key.split(".")
     assert complaints({key: "x"}) == [f"{key} = 'x': must be {allowed}"]
     values = changed({})
@@ -135,7 +135,7 @@ def test_the_key_that_chooses_the_form_of_a_section_is_named(key: str, allowed: 
         params.check(values)
 
 
-def test_a_missing_section_or_key_is_named() -> None:
+def test_error_names_a_missing_section_or_key() -> None:
     values = changed({})
     del values["sample"], values["train"]["betas"]
     with pytest.raises(params.ParamsError) as caught:
@@ -150,6 +150,12 @@ def test_all_wrong_values_are_reported_at_once() -> None:
         "train.stepz = 7: there is no such key",
         "evaluate.classifier.channels = 0: must be greater than or equal to 1",
     ]
+
+
+def test_a_folder_needs_path_size_and_channels_which_are_reported_at_once() -> None:
+    rule = "None: must be set for source folder"
+    keys = ("data.image_size", "data.channels", "data.path")
+    assert complaints({"data.source": "folder"}) == [f"{key} = {rule}" for key in keys]
 
 
 def test_all_conflicts_are_reported_at_once() -> None:
@@ -230,12 +236,15 @@ def test_all_conflicts_are_reported_at_once() -> None:
             {"train.weighting": "min_snr", "train.min_snr_gamma": None},
             "train.min_snr_gamma = None: must be set for weighting min_snr",
         ),
-        ({**CONDITIONAL, "train.label_dropout": None}, "train.label_dropout = None: must be set for conditional true"),
+        (
+            {**CONDITIONAL, "train.label_dropout": None},
+            "train.label_dropout = None: must be set for conditional models",
+        ),
         ({"evaluate.classifier": None}, "evaluate.classifier = None: must be set for extractor classifier"),
         ({"data.seed": None}, "data.seed = None: must be set for source digits or folder"),
         ({**FOLDER, "data.path": None}, "data.path = None: must be set for source folder"),
         ({**FOLDER, "data.seed": None}, "data.seed = None: must be set for source digits or folder"),
-        ({**FOLDER, "data.image_size": None}, "data.image_size = None: must be a valid integer"),
+        ({**FOLDER, "data.image_size": None}, "data.image_size = None: must be set for source folder"),
     ],
 )
 def test_a_conflict_names_its_key_value_and_rule(changes: dict[str, Any], complaint: str) -> None:
@@ -306,7 +315,7 @@ def by_key(values: dict[str, Any]) -> dict[str, Any]:
     return {f"{section}.{key}": value for section in values for key, value in (values[section] or {}).items()}
 
 
-def test_settings_in_use_keep_their_values_and_the_argument_its_own() -> None:
+def test_settings_in_use_keep_their_values_and_the_argument_is_unchanged() -> None:
     values = changed({"sample.sampler": "ancestral", "sample.sigma": "small"})
     before = copy.deepcopy(values)
     used = in_use(values)
@@ -319,7 +328,7 @@ def test_settings_in_use_keep_their_values_and_the_argument_its_own() -> None:
     ("source", "shape"),
     [("digits", (8, 1)), ("mnist", (28, 1)), ("fashion-mnist", (28, 1)), ("kmnist", (28, 1)), ("cifar10", (32, 3))],
 )
-def test_image_size_and_channels_are_the_sources_unless_they_are_set(source: str, shape: tuple[int, int]) -> None:
+def test_image_size_and_channels_follow_the_source_unless_they_are_set(source: str, shape: tuple[int, int]) -> None:
     data = params.check(changed({"data.source": source})).data
     assert (data.image_size, data.channels) == shape
     data = params.check(changed({"data.source": source, "data.image_size": 16, "data.channels": 3})).data
@@ -332,7 +341,7 @@ def test_attention_is_where_feature_maps_have_its_sizes() -> None:
         assert params.check(changed(changes)).network.model_dump()["attention"] == attention
 
 
-def test_the_smaller_forms_of_sections_have_fixed_settings() -> None:
+def test_the_smaller_variants_of_sections_have_fixed_settings() -> None:
     interpolation = params.check(
         changed({**INTERPOLATION, "diffusion.prediction": "v", "diffusion.variance": "learned"})
     )
@@ -390,18 +399,18 @@ def test_a_file_with_null_for_all_that_is_not_in_use_gives_the_same_settings() -
         {"sample": {"eta": 0.5}},
     ],
 )
-def test_values_that_decide_nothing_stay_as_they_are(values: dict[str, Any]) -> None:
+def test_incomplete_values_are_unchanged(values: dict[str, Any]) -> None:
     assert in_use(values) == values
 
 
-def test_the_section_that_was_called_published_is_named() -> None:
+def test_error_names_the_new_name_of_the_section_published() -> None:
     values = changed({})
     values["published"] = values.pop("reported")
     with pytest.raises(params.ParamsError, match="published = None: is now called reported"):
         params.check(values)
 
 
-def test_sampling_conflicts_name_what_a_sampler_does_not_have() -> None:
+def test_sampling_conflicts_name_settings_that_the_sampler_does_not_use() -> None:
     chosen = params.check(changed({}))
     sample = chosen.sample.model_copy(update={"sampler": "dpm_solver", "sigma": "small"})
     found = list(params.sampling_conflicts(sample, chosen.diffusion, chosen.network))
@@ -413,21 +422,21 @@ def test_sampling_conflicts_name_what_a_sampler_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n", "text\n"])
-def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, content: str) -> None:
+def test_error_names_a_file_that_is_not_a_mapping(tmp_path: Path, content: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(content)
     with pytest.raises(params.ParamsError, match=rf"{path} must be a mapping with the sections data, diffusion, "):
         params.load(path)
 
 
-def test_a_file_that_is_no_yaml_is_refused_by_name_and_line(tmp_path: Path) -> None:
+def test_error_names_file_and_line_of_invalid_yaml(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("data:\n  source: [\n")
     with pytest.raises(params.ParamsError, match=rf"(?s){path} is not valid YAML: .*line 3"):
         params.load(path)
 
 
-def test_a_file_that_is_no_utf8_is_refused_by_name(tmp_path: Path) -> None:
+def test_error_names_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes("data: {}  # Größe\n".encode("latin-1"))
     with pytest.raises(params.ParamsError, match=rf"{path} is not valid YAML: .*utf-8"):

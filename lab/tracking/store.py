@@ -73,7 +73,8 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if own and location.endswith(f"/{_ARTIFACTS_FOLDER}") and location != artifacts:
         raise UsageError(
             f"{_DATABASE} keeps its artifacts in {location}, because this repository was moved or copied: "
-            f"remove {_DATABASE}, then run `ddpm publish --all`"
+            f"move it back; or rename {_DATABASE} and run `ddpm publish --all`, which publishes the current experiment "
+            f"and those that DVC keeps"
         )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)

@@ -410,7 +410,7 @@ def test_spacing_gives_these_times(
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_as_many_steps_as_times_visit_every_time(sample_settings: Sample, spacing: Spacing) -> None:
+def test_a_full_chain_visits_every_time(sample_settings: Sample, spacing: Spacing) -> None:
     for chain in (2, 7, 20, 1000):
         assert spaced(sample_settings, spacing, chain, chain) == list(range(chain, 0, -1))
 

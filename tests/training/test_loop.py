@@ -195,7 +195,7 @@ def test_gradient_is_clipped_by_its_global_norm(run: Run, train_settings: Train)
 
 
 @pytest.mark.parametrize("grad_clip", [1e6, None])
-def test_gradient_within_the_limit_or_without_one_is_left_alone(
+def test_gradient_below_the_limit_or_without_a_limit_is_not_clipped(
     run: Run, train_settings: Train, grad_clip: float | None
 ) -> None:
     record = take(run, train_settings.model_copy(update={"grad_clip": grad_clip}), 1)[0]

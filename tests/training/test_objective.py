@@ -53,7 +53,7 @@ def wanted(process: GaussianProcess, prediction: Prediction) -> Tensor:
 
 
 @each_prediction
-def test_network_that_knows_everything_has_no_loss(
+def test_loss_of_the_optimal_network_is_zero(
     denoiser: Make, process: GaussianProcess, train_settings: Train, prediction: Prediction
 ) -> None:
     knowing = denoiser(answering(wanted(process, prediction)), prediction=prediction)
@@ -85,7 +85,7 @@ def test_network_sees_the_noisy_image_and_its_time(
     assert loss(denoiser(network), *batch(), train_settings).item() < 1e-10
 
 
-def test_every_image_weighs_the_same_whatever_its_time(denoiser: Make, train_settings: Train) -> None:
+def test_every_image_has_the_same_weight_at_every_time(denoiser: Make, train_settings: Train) -> None:
     _, eps = draw()
     for place in range(2):
         error = torch.zeros(SHAPE)

@@ -160,7 +160,7 @@ def test_an_unknown_label_is_refused_with_the_classes(make_model: MakeModel, tmp
     assert fails("generate", *options) == expected
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+def test_error_names_a_file_that_is_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "data.safetensors"
     files.write_tensors(path, {"images": torch.zeros(1)}, {"format": "ddpm-dataset-1"})
     found = fails("generate", "--model", path, "--out", tmp_path / "out.png")

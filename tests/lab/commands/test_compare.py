@@ -119,7 +119,7 @@ def test_experiments_are_chosen_by_name_and_sorted_by_a_metric() -> None:
 
 @pytest.mark.parametrize("options", [["nobody"], ["--metric", "fid"]])
 @pytest.mark.usefixtures("store")
-def test_what_is_not_there_is_one_message(options: list[str]) -> None:
+def test_error_of_a_missing_experiment_or_metric_is_one_message(options: list[str]) -> None:
     result = run(*options)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("ddpm: ")
@@ -154,14 +154,14 @@ def test_files_are_written_from_where_one_stands(store: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("option", ["--csv", "--html"])
-def test_a_place_where_no_file_can_be_written_is_one_message(option: str, store: Path) -> None:
+def test_a_path_that_cannot_be_written_is_one_message(option: str, store: Path) -> None:
     for place, why in ((store, "a folder or a device has that name"), ("/dev/stdout", "a folder or")):
         result = run(option, place)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith(f"ddpm: {place}: {why}")
 
 
-def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_skipped_on_the_page(store: Path, tmp_path: Path) -> None:
     pictures = {path: path.read_bytes() for path in (store / "mlartifacts").rglob("samples.png")}
     for path in pictures:
         path.write_bytes(b"")
@@ -172,7 +172,7 @@ def test_a_damaged_picture_is_left_out_of_the_page(store: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("repository")
-def test_the_password_of_a_store_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_of_a_store_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
     said = run().stderr
     assert said.startswith("ddpm: MLflow at http://...@127.0.0.1:9 cannot be read: ")
@@ -192,7 +192,7 @@ def test_a_narrow_terminal_shows_what_fits_and_names_the_rest() -> None:
 
 
 @pytest.mark.parametrize("width", range(30, 60))
-def test_as_many_parameters_as_fit_are_shown_and_none_is_broken_into_two_lines(width: int) -> None:
+def test_the_parameters_that_fit_are_shown_without_folding(width: int) -> None:
     params = {f"train.setting_{index}": 0 for index in range(3)}
     experiments = [
         Experiment(str(value), "", "finished", 0.0, dict.fromkeys(params, value), {"a.fid": 1.0}, "", str(value))
@@ -226,7 +226,9 @@ def test_the_page_has_the_table_the_samples_and_the_curves(tmp_path: Path) -> No
     assert "&lt;b&gt;wide&lt;/b&gt;" in page
 
 
-def test_a_table_of_no_experiments_says_how_to_get_some(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_an_empty_table_names_the_commands_that_fill_it(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     result = run()
     assert result.exit_code == 1

@@ -106,7 +106,7 @@ def test_import_prints_the_recipe_that_evaluates_the_model(
 
 
 @pytest.mark.parametrize(("size", "said"), [(32, True), (16, False)])
-def test_recipe_of_the_size_of_cifar10_says_how_to_have_its_images(
+def test_recipe_with_the_size_of_cifar10_names_the_source(
     description: Description, tmp_path: Path, size: int, said: bool
 ) -> None:
     network = description.network.model_copy(update={"attention": []})
@@ -121,13 +121,13 @@ def test_recipe_of_the_size_of_cifar10_says_how_to_have_its_images(
     assert (settings.data.source, settings.data.image_size) == ("cifar10", size)
 
 
-def test_checkpoint_that_is_no_folder_is_read_by_its_official_names(tmp_path: Path) -> None:
+def test_checkpoint_file_is_read_by_its_official_names(tmp_path: Path) -> None:
     torch.save({"conv_in.weight": torch.zeros(2)}, tmp_path / "model.ckpt")
     said = fails("import", tmp_path / "model.ckpt", "--out", tmp_path / "out.safetensors")
     assert said.startswith(f"ddpm: {tmp_path}/model.ckpt does not have the names of the paper's U-Net")
 
 
-def test_what_cannot_be_imported_is_one_message_and_no_file(model_file: Path, tmp_path: Path) -> None:
+def test_failed_import_is_one_message_and_leaves_no_file(model_file: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "exported", tmp_path / "out.safetensors"
     run("export", "--model", model_file, "--out", folder)
     config = folder / "unet" / "config.json"
@@ -157,7 +157,7 @@ def test_model_that_cannot_be_written_is_one_message(model_file: Path, tmp_path:
     assert said == f"ddpm: {tmp_path}/exported: a folder or a device has that name"
 
 
-def test_what_cannot_be_exported_is_one_message(model_file: Path, tmp_path: Path, description: Description) -> None:
+def test_failed_export_is_one_message(model_file: Path, tmp_path: Path, description: Description) -> None:
     absent = tmp_path / "absent.safetensors"
     assert fails("export", "--model", absent, "--out", tmp_path / "out") == f"ddpm: {absent} does not exist"
     said = fails("export", "--model", model_file, "--out", model_file)

@@ -46,7 +46,7 @@ def test_the_committed_parameters_are_the_default_recipe() -> None:
     assert (ROOT / "params.yaml").read_bytes() == (FOLDER / "default.yaml").read_bytes()
 
 
-def test_the_default_recipe_is_its_own_text() -> None:
+def test_the_default_recipe_is_written_unchanged() -> None:
     assert recipe.compose("default", FOLDER) == DEFAULT
 
 
@@ -65,7 +65,7 @@ def test_every_recipe_keeps_all_comments_of_the_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_says_what_it_is(name: str) -> None:
+def test_every_recipe_has_a_description(name: str) -> None:
     assert recipe.names(FOLDER)[name]
 
 
@@ -156,7 +156,7 @@ def test_the_papers_cifar_and_256_pixel_models_differ_as_in_its_appendix() -> No
 
 
 @pytest.mark.parametrize(("name", "count"), [("hf-course-toy", 309_057), ("hf-course-unet", 1_707_009)])
-def test_the_courses_networks_and_epochs_are_its_own(name: str, count: int) -> None:
+def test_networks_and_epochs_of_the_course_recipes_are_exact(name: str, count: int) -> None:
     settings = loaded(name)
     assert parameters(settings) == count
     assert not settings.network.time
@@ -202,7 +202,7 @@ def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
     assert comments(DEFAULT) == comments(text)
 
 
-def test_a_section_takes_the_place_of_null(composed: Composed) -> None:
+def test_a_section_replaces_null(composed: Composed) -> None:
     text = composed("reported:\n  source: Somebody, Table 1\n  metrics:\n    inception.fid: 3.17\n")
     reported = params.check(yaml.safe_load(text)).reported
     assert reported is not None
@@ -252,7 +252,7 @@ def test_an_empty_recipe_is_refused(text: str, composed: Composed, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"), [("train: [\n", "is not valid YAML: "), ("- 1\n", ": must be a mapping of sections")]
 )
-def test_a_recipe_that_is_no_mapping_is_refused(text: str, message: str, composed: Composed, tmp_path: Path) -> None:
+def test_a_recipe_that_is_not_a_mapping_is_refused(text: str, message: str, composed: Composed, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"^{tmp_path}/x\.yaml ?{message}"):
         composed(text)
 

@@ -63,7 +63,7 @@ def test_a_journal_that_cannot_be_written_is_one_warning(within: Path, capsys: p
     assert line.startswith("train: its duration could not be written (")
 
 
-def test_the_journal_is_no_resumable_state(within: Path) -> None:
+def test_the_journal_is_not_a_resumable_state(within: Path) -> None:
     ran("train")
     assert (within / ".ckpt/journal.jsonl").exists()
     assert state.folders() == []

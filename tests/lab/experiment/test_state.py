@@ -147,7 +147,7 @@ def test_a_shorter_training_does_not_change_the_status_of_a_longer_one() -> None
 
 
 @pytest.mark.usefixtures("root")
-def test_a_broken_state_is_an_error_that_says_what_to_do() -> None:
+def test_error_of_a_damaged_state_names_the_remedy() -> None:
     with state.folder("abc", resume=True) as saved:
         saved.save(216, write(STATE[:-1]))
         saved.save(20, write())
@@ -190,7 +190,7 @@ def test_the_newest_three_finished_trainings_and_all_unfinished_ones_stay() -> N
 
 
 @pytest.mark.usefixtures("root")
-def test_the_training_that_just_finished_stays_however_old_its_state() -> None:
+def test_state_of_the_training_that_just_finished_is_kept_regardless_of_its_age() -> None:
     for name, age in (("d", 1), ("a", 2), ("e", 3), ("b", 9)):
         finished(name, 100, age)
     assert [saved.path.name for saved in state.folders()] == ["a", "b", "d", "e"]

@@ -66,7 +66,7 @@ def test_a_single_value_is_not_marked_as_best() -> None:
     assert not any(cell.best for cell in compare([tracked("x", fid=1.0), tracked("y")]).metrics["classifier.fid"])
 
 
-def test_a_note_says_that_metrics_of_different_extractors_are_not_comparable_and_none_is_best() -> None:
+def test_metrics_of_different_extractors_get_a_note_and_no_best_mark() -> None:
     same = compare([tracked("x", fid=1.0), tracked("y", fid=2.0), tracked("old", extractor="", fid=3.0)])
     other = compare([tracked("x", fid=1.0), tracked("y", fid=2.0), tracked("z", extractor="f", fid=3.0)])
     assert not same.notes

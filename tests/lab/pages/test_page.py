@@ -92,7 +92,7 @@ def test_cards_stand_beside_real_images_and_published_numbers() -> None:
     assert "Somebody 2020, Table 1 also gives inception.is 9.46, which was not measured here" in Elements(text).text
 
 
-def test_inception_has_cards_of_its_own_and_no_classes() -> None:
+def test_inception_has_cards_and_no_classes() -> None:
     inception = {"inception": {"fid": 3.17}, "protocol": {**PROTOCOL, "extractor": "inception"}}
     text = page.page(replace(REPORT, metrics=inception))
     assert cards(text) == [["FID", "3.17", "lower is better"]]

@@ -50,7 +50,7 @@ def test_a_plot_has_a_size_a_text_for_screen_readers_and_no_background(draw: Cal
 
 
 @pytest.mark.parametrize("draw", [loss_plot, class_plot])
-def test_equal_plots_have_equal_bytes_whatever_the_users_settings(draw: Callable[[], Picture]) -> None:
+def test_equal_plots_have_equal_bytes_under_any_user_settings(draw: Callable[[], Picture]) -> None:
     plain = draw()
     with mpl.rc_context({"axes.facecolor": "black", "font.size": 20, "svg.hashsalt": "x"}):
         assert draw() == plain

@@ -30,7 +30,7 @@ def test_different_results_of_the_same_experiment_replace_its_run(root: Path, ch
     assert len(history(root, "classifier.fid")) == 1
 
 
-def test_a_metric_that_is_nan_again_is_no_different_result(root: Path) -> None:
+def test_a_metric_that_is_nan_again_is_not_a_different_result(root: Path) -> None:
     edit(root / "reports/metrics.json", lambda text: text.replace("1.25", "NaN"))
     assert publish.publish(params())
     before = [run.info.run_id for run in runs(root)]
