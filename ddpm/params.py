@@ -1,7 +1,6 @@
 """The schema of params.yaml: every key, its range and unit, and the rules between keys.
 
-The schema has no defaults: all values are in params.yaml, except an image size and channels that follow from the source
-(ddpm/alternatives.py). `load` checks the whole file before any work and reports all errors at once.
+The schema has no defaults: all values are in params.yaml or follow from them (ddpm/alternatives.py).
 """
 
 import math
@@ -42,12 +41,9 @@ class ConflictError(UsageError):
         self.conflicts = conflicts
 
 
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-
-
 def _number(value: object) -> object:
     """Convert text such as `1e-05` to a float: YAML 1.1 requires `1.0e-05` and reads the short form as text."""
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", value) else value
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]

@@ -26,10 +26,9 @@ class Fidelity:
 def measure(samples: Features, train: Features, test: Features, seed: int) -> Fidelity:
     """Compare samples with training images; test images give the floor, the value for perfect samples.
 
-    `fid_floor` is the FID of the test images (at most as many as there are samples) to the training images.
-    `fid_matched` is the FID of as many samples. `is_real` is the Inception Score of as many training images as there
-    are samples. The subsets of KID are as large as both sides allow. A metric that is not defined for so few images is
-    left out.
+    `fid_floor` is the FID of the test images, at most one per sample, to the training images. `fid_matched` is the FID
+    of the same number of samples. `is_real` is the Inception Score of one training image per sample. The subsets of
+    KID are as large as both sides allow. A metric that is not defined for so few images is left out.
     """
     matched = min(len(samples), len(test))
     kid_size = min(KID_SUBSET_SIZE, len(samples), len(train))
