@@ -62,13 +62,11 @@ def _merge(target: CommentedMap, changes: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(target.get(key), Mapping):
             _merge(target[key], value)
         else:
-            target[key] = value
+            target[key] = list(value) if isinstance(value, list) else value  # a plain list has block style
 
 
 def _round_trip() -> YAML:
-    """A reader and writer that keeps comments, quotes and long lines."""
+    """A reader and writer that keeps comments and writes as DVC does, so that `-S` changes no other line."""
     file = YAML()
-    file.preserve_quotes = True
-    file.width = 1000
-    file.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    file.default_flow_style = False
     return file

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from ddpm import params
 from ddpm.errors import UsageError
@@ -186,13 +187,35 @@ def test_lists_are_replaced_whole(composed: Composed) -> None:
     text = composed("network:\n  multipliers: [2]\n  attention: []\n")
     values = yaml.safe_load(text)["network"]
     assert (values["multipliers"], values["attention"]) == ([2], [])
-    assert len(differences(text)) == 2
+    assert comments(DEFAULT) == comments(text)
 
 
-def test_long_values_stay_on_their_line(composed: Composed) -> None:
+def test_long_values_are_kept(composed: Composed) -> None:
     path = " ".join(["a folder of a long name"] * 9)
-    text = composed(f"train:\n  init: {path}\n")
-    assert [new.split(" #")[0].strip() for _, new in differences(text)] == [f"init: {path}"]
+    assert yaml.safe_load(composed(f"train:\n  init: {path}\n"))["train"]["init"] == path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dvc_changes_one_line_of_every_recipe_for_one_value(name: str, tmp_path: Path) -> None:
+    text = recipe.compose(name, FOLDER)
+    before, after = text.splitlines(), set_by_dvc(text, tmp_path, "train.steps=98765").splitlines()
+    assert [new.split("#")[0].strip() for old, new in zip(before, after, strict=True) if old != new] == ["steps: 98765"]
+
+
+def test_dvc_changes_only_the_lines_of_a_list(tmp_path: Path) -> None:
+    emptied = set_by_dvc(DEFAULT, tmp_path, "network.attention=[]", "train.betas=[0.5,0.9]", "train.snapshots=[1]")
+    lines = DEFAULT.replace("  attention:\n  - 4\n", "  attention: []\n").replace("snapshots: []", "snapshots:\n  - 1")
+    assert emptied == lines.replace("  - 0.9\n  - 0.999\n", "  - 0.5\n  - 0.9\n")
+    again = set_by_dvc(emptied, tmp_path, "network.attention=[4]", "train.betas=[0.9,0.999]", "train.snapshots=[]")
+    assert again == DEFAULT
+
+
+def set_by_dvc(text: str, folder: Path, *changes: str) -> str:
+    """The text of params.yaml after the options -S of `dvc exp run`."""
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    apply_overrides(str(path), list(changes))
+    return path.read_text(encoding="utf-8")
 
 
 def test_values_become_null_and_null_becomes_values(composed: Composed) -> None:
