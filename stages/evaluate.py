@@ -1,4 +1,4 @@
-"""Stage evaluate: compare samples and model with real images; write reports/metrics.json, curves and a picture."""
+"""Stage evaluate: compare samples and model with real images; write metrics, their protocol, curves and a picture."""
 
 import json
 from pathlib import Path
@@ -28,11 +28,13 @@ def evaluate(
     data: Path,
     extractor: Path,
     reference: Path,
+    protocol: Path,
     reports: Path,
 ) -> None:
     """Measure the fidelity of the samples, look for copies of training images, and bound the likelihood.
 
-    `data` is the folder with both splits, `reports` that of metrics.json, of the curves and of the picture.
+    `data` is the folder with both splits, `reports` that of metrics.json, of the curves and of the picture. Everything
+    that the metrics depend on is written to `protocol`.
     """
     where, settings = device.prepare(params.runtime), params.evaluate
     train, test = (dataset.read(data / f"{split}.safetensors") for split in ("train", "test"))
@@ -48,9 +50,9 @@ def evaluate(
         "neighbours": judging.look_for_copies(
             drawn.images, train.images, test.images, settings.neighbours, reports / "neighbours.png"
         ),
-        "protocol": judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference),
         **judging.best_snapshot(curve),
     }
+    measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
     terms: list[dict[str, float]] = []
     if settings.likelihood_images:
         sigma: Sigma = drawn.settings["sigma"] or "large"
@@ -58,11 +60,12 @@ def evaluate(
         chosen = test.images[: settings.likelihood_images]
         with stage.bar("evaluate likelihood", len(chosen) * denoiser.process.timesteps, "img") as bar:
             result["likelihood"], terms = judging.bound_likelihood(denoiser, chosen, settings.seed, sigma, bar.update)
-        result["protocol"]["likelihood_sigma"] = sigma
+        measured |= {"likelihood_images": len(chosen), "likelihood_sigma": sigma}
     tables.write_points(reports / "likelihood.csv", terms, LIKELIHOOD)
     tables.write_points(reports / "snapshots.csv", curve, SNAPSHOTS)
     tables.write_shares(reports / "classes.csv", judge.class_shares(features, train.classes))
-    files.write_text(reports / "metrics.json", json.dumps(result, indent=2, sort_keys=True) + "\n")
+    for path, content in ((reports / "metrics.json", result), (protocol, measured)):
+        files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

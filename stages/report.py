@@ -18,13 +18,18 @@ RESULT_RUNTIME = ("threads", "deterministic", "compile", "log_every")
 PICTURES = ("samples.png", "real.png", "denoising.png", "trajectory.gif", "noising.png", "neighbours.png")
 
 
-def report(params: Params, reports: Path, defaults: Path) -> None:
-    """Draw the loss curve and write both pages. `reports` is the folder of the results and of the pages."""
-    metrics, default_values = json.loads((reports / "metrics.json").read_text()), dvcfile.parsed(defaults)
+def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> None:
+    """Draw the loss curve, write both pages, and copy the protocol to where git keeps it.
+
+    `reports` is the folder of the results and of the pages.
+    """
+    default_values = dvcfile.parsed(defaults)
+    metrics, measured = (json.loads(path.read_text()) for path in (reports / "metrics.json", protocol))
     points, snapshots = (tables.read_points(reports / name) for name in ("train.csv", "snapshots.csv"))
     figures.loss_curve(points, snapshots, reports / "loss.png")
     contents = Report(
         metrics,
+        measured,
         points,
         snapshots,
         tables.read_points(reports / "likelihood.csv"),
@@ -32,9 +37,10 @@ def report(params: Params, reports: Path, defaults: Path) -> None:
         whole(params, default_values),
         default_values,
         {Path(name).stem: reports / name for name in (*PICTURES, "loss.png")},
-        identity.fingerprint(metrics["protocol"]["train_digest"]),
+        identity.fingerprint(measured["train_digest"]),
         identity.code_digest(),
     )
+    files.write_text(reports / "protocol.json", protocol.read_text())
     files.write_text(reports / "report.md", markdown.page(contents, reports))
     files.write_text(reports / "index.html", page.page(contents))
 

@@ -1,5 +1,6 @@
 """The identity of an experiment and its origin, from the files in a folder or in a commit that DVC keeps."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -54,10 +55,10 @@ def outdated(folder: Path = Path()) -> list[str]:
             for name, state in changed.items():
                 keys = state if isinstance(state, dict) else {name: state}  # parameters come by file and key
                 changes += [f"{stage}: {key} has changed" for key, how in keys.items() if how in ("modified", "new")]
-    return changes or list(_gaps(lock(folder)))
+    return changes or list(_gaps(lock(folder), folder))
 
 
-def _gaps(entries: Mapping[str, Any]) -> Iterator[str]:
+def _gaps(entries: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """List stages that have not run since their inputs changed; `dvc status` ignores that where files are absent."""
     yield from (f"{name}: has not run" for name in MEASURED if name not in entries)
     made = {out["path"]: out["md5"] for entry in entries.values() for out in entry["outs"]}
@@ -65,6 +66,9 @@ def _gaps(entries: Mapping[str, Any]) -> Iterator[str]:
         for dep in entry["deps"]:
             if made.get(dep["path"], dep["md5"]) != dep["md5"]:
                 yield f"{name}: {dep['path']} has changed"
+    copied = folder / "reports/protocol.json"
+    if copied.exists() and made.get("data/protocol.json") != hashlib.md5(copied.read_bytes()).hexdigest():
+        yield "report: has not run since the evaluation"
 
 
 def lock(folder: Path = Path()) -> dict[str, Any]:

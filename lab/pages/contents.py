@@ -11,7 +11,7 @@ from ddpm.alternatives import in_use
 from ddpm.tables import Share
 from lab.experiment.dvcfile import flatten
 
-METRICS = {  # descriptions, with fields of the protocol and of the metric's section
+METRICS = {  # descriptions, with fields of the protocol
     "fid": "Fréchet distance between samples and training images",
     "fid_matched": "FID of {matched} samples",
     "fid_floor": "FID of {matched} test images: the floor",
@@ -24,7 +24,7 @@ METRICS = {  # descriptions, with fields of the protocol and of the metric's sec
     "class_distance": "total variation between the classes of samples and of training images, 0 to 1",
     "label_agreement": "share of samples that the classifier assigns to their label",
     "accuracy": "accuracy of the classifier on test images",
-    "bits_per_dim": "variational bound of {images} test images",
+    "bits_per_dim": "variational bound of {likelihood_images} test images",
     "rate": "bits to encode x_1",
     "distortion": "bits to encode x_0 given x_1",
     "smallest": "smallest distance of a sample",
@@ -56,6 +56,7 @@ class Report:
     """The results of the other stages and the identity of the experiment."""
 
     metrics: Mapping[str, Any]  # reports/metrics.json
+    protocol: Mapping[str, Any]  # everything that the metrics depend on
     points: Sequence[Mapping[str, float]]  # reports/train.csv
     snapshots: Sequence[Mapping[str, float]]  # reports/snapshots.csv
     bound: Sequence[Mapping[str, float]]  # reports/likelihood.csv
@@ -66,18 +67,12 @@ class Report:
     fingerprint: str  # of the experiment
     code: str  # digest of the code that determines the results
 
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """Everything that the metrics depend on."""
-        return dict(self.metrics["protocol"])
 
-
-def described(metrics: Mapping[str, Any], section: str) -> list[tuple[str, str, str]]:
+def described(metrics: Mapping[str, Any], protocol: Mapping[str, Any], section: str) -> list[tuple[str, str, str]]:
     """The known metrics in a section of reports/metrics.json: name, value, description."""
     values = metrics[section]
-    fields = {**metrics["protocol"], **values}
     return [
-        (f"{section}.{key}", number(values[key]), description.format_map(fields))
+        (f"{section}.{key}", number(values[key]), description.format_map(protocol))
         for key, description in METRICS.items()
         if key in values
     ]

@@ -24,9 +24,9 @@ def page(report: Report, folder: Path) -> str:
     )
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> str:
+def metrics_table(metrics: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     """Format the metrics of the extractor as a table. The README has the same."""
-    rows = contents.described(metrics, metrics["protocol"]["extractor"])
+    rows = contents.described(metrics, protocol, protocol["extractor"])
     return table(("metric", "value", "description"), rows)
 
 

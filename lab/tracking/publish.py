@@ -33,9 +33,7 @@ def publish(params: Params, folder: Path = Path(), name: str | None = None, comm
 
 
 def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> None:
-    metrics = json.loads((folder / "reports/metrics.json").read_text())
-    protocol = metrics.pop("protocol")
-    measured = flatten(metrics)
+    measured, protocol = _results(folder)
     fingerprint = identity.fingerprint(protocol["train_digest"], folder)
     run = Run.open(settings, fingerprint, name)
     if run.has_different_results(measured, protocol["model_digest"]):
@@ -50,6 +48,13 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
     if settings.log_model:
         _log_model(run, folder / "models/model.safetensors", protocol["model_digest"])
     run.set_status("FINISHED")
+
+
+def _results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metrics by their dotted keys, and the protocol, which earlier versions kept among the metrics."""
+    metrics = json.loads((folder / "reports/metrics.json").read_text())
+    protocol = metrics.pop("protocol", None) or json.loads((folder / "reports/protocol.json").read_text())
+    return flatten(metrics), protocol
 
 
 def _curves(folder: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ OUTPUTS = [
     "reports/likelihood.csv",
     "reports/snapshots.csv",
     "reports/classes.csv",
+    "data/protocol.json",
+    "reports/protocol.json",
     "reports/loss.png",
     "reports/report.md",
     "reports/index.html",

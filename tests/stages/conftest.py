@@ -93,6 +93,7 @@ def evaluated(folder: Path, tmp_path: Path) -> Evaluated:
             data=folder,
             extractor=folder / "extractor.safetensors",
             reference=folder / "reference.safetensors",
+            protocol=tmp_path / "protocol.json",
             reports=tmp_path,
         )
         return dict(json.loads((tmp_path / "metrics.json").read_text()))

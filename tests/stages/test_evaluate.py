@@ -1,5 +1,6 @@
 """Stage evaluate on a tiny conditional model with snapshots."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def test_likelihood_curve_sums_to_the_bits_per_dimension(evaluated: Evaluated, t
     assert bound["distortion"] == points[0]["bits_per_dim"]
     assert bound["rate"] + bound["distortion"] == pytest.approx(bound["bits_per_dim"])
     assert sum(point["bits_per_dim"] for point in points) + bound["prior"] == pytest.approx(bound["bits_per_dim"])
-    assert (bound["images"], metrics["protocol"]["likelihood_sigma"]) == (3, "large")
+    protocol = json.loads((tmp_path / "protocol.json").read_text())
+    assert (protocol["likelihood_images"], protocol["likelihood_sigma"]) == (3, "large")
 
 
 def test_without_likelihood_images_the_curve_is_empty_and_there_is_no_metric(
@@ -46,7 +48,7 @@ def test_without_likelihood_images_the_curve_is_empty_and_there_is_no_metric(
     metrics = evaluated(changed())
     assert (tmp_path / "likelihood.csv").read_text() == "t,bits_per_dim,x_0_error\n"
     assert "likelihood" not in metrics
-    assert "likelihood_sigma" not in metrics["protocol"]
+    assert "likelihood_sigma" not in json.loads((tmp_path / "protocol.json").read_text())
 
 
 def test_training_images_as_samples_have_class_distance_zero_and_agree_with_their_labels(

@@ -16,17 +16,19 @@ def test_the_report_shows_the_snapshot_curve_the_best_snapshot_and_the_likelihoo
 ) -> None:
     settings = changed(evaluate={**changed().evaluate.model_dump(), "likelihood_images": 2})
     metrics = evaluated(settings)
+    (tmp_path / "protocol.json").rename(tmp_path / "measured.json")
     point = {"step": 7, "loss": 0.5, "gradient_norm": 1.5, "learning_rate": 0.1}
     tables.write_points(tmp_path / "train.csv", [point, {**point, "step": 200}], list(point))
     for name in ("samples.png", "real.png", "denoising.png", "trajectory.gif", "noising.png"):
         shutil.copy(folder / name, tmp_path)
-    report(settings, reports=tmp_path, defaults=ROOT / "recipes/default.yaml")
+    report(settings, protocol=tmp_path / "measured.json", reports=tmp_path, defaults=ROOT / "recipes/default.yaml")
     page = (tmp_path / "report.md").read_text()
+    assert (tmp_path / "protocol.json").read_text() == (tmp_path / "measured.json").read_text()
     assert f"| `likelihood.bits_per_dim` | {metrics['likelihood']['bits_per_dim']:.4g} |" in page
     assert f"The snapshot of step {metrics['snapshots']['best_step']:.0f} has the smallest FID" in page
     with_snapshots = (tmp_path / "loss.png").read_bytes()
     tables.write_points(tmp_path / "snapshots.csv", [], ("step", "fid", "is"))
-    report(settings, reports=tmp_path, defaults=ROOT / "recipes/default.yaml")
+    report(settings, protocol=tmp_path / "measured.json", reports=tmp_path, defaults=ROOT / "recipes/default.yaml")
     assert (tmp_path / "loss.png").read_bytes() != with_snapshots
 
 

@@ -62,7 +62,7 @@ def lock(tmp_path: Path) -> dict[str, Any]:
 
 def gaps(folder: Path, lock: dict[str, Any]) -> list[str]:
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    return list(identity._gaps(identity.lock(folder)))
+    return list(identity._gaps(identity.lock(folder), folder))
 
 
 def test_stages_that_fit_have_no_gap(tmp_path: Path, lock: dict[str, Any]) -> None:
@@ -78,6 +78,14 @@ def test_a_stage_that_ran_on_another_model_is_named(tmp_path: Path, lock: dict[s
 def test_a_stage_that_has_not_run_is_named(tmp_path: Path, lock: dict[str, Any]) -> None:
     del lock["stages"]["evaluate"], lock["stages"]["report"]
     assert gaps(tmp_path, lock) == ["evaluate: has not run"]
+
+
+def test_a_protocol_of_an_earlier_evaluation_is_named(tmp_path: Path, lock: dict[str, Any]) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/protocol.json").write_bytes((ROOT / "reports/protocol.json").read_bytes())
+    assert gaps(tmp_path, lock) == []
+    edit(tmp_path / "reports/protocol.json", lambda text: text.replace("digits", "mnist"))
+    assert gaps(tmp_path, lock) == ["report: has not run since the evaluation"]
 
 
 @pytest.fixture

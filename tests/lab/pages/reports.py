@@ -23,6 +23,7 @@ PROTOCOL: dict[str, Any] = {
     "is_splits": 10,
     "is_real_images": 1500,
     "neighbours_images": 1000,
+    "likelihood_images": 64,
     "data": "digits",
     "data_pinned": True,
     "train_digest": DIGEST[::-1],
@@ -35,11 +36,11 @@ PROTOCOL: dict[str, Any] = {
 METRICS: dict[str, Any] = {
     "classifier": {"fid": 1.93557, "fid_floor": 0.28154, "is": 5.54, "is_real": 7.366, "unheard_of": 3.0},
     "neighbours": {"smallest": 20.5437, "median": 34.5, "median_of_test": 32.5},
-    "protocol": PROTOCOL,
 }
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "recipes/default.yaml").read_text(encoding="utf-8"))
 REPORT = Report(
     metrics=METRICS,
+    protocol=PROTOCOL,
     points=[
         {"step": 50, "loss": 0.73832, "gradient_norm": 3.5, "learning_rate": 0.0005},
         {"step": 1500, "loss": 0.080841, "gradient_norm": 0.2, "learning_rate": 0.001},
@@ -53,7 +54,7 @@ REPORT = Report(
     fingerprint=DIGEST,
     code=DIGEST,
 )
-BOUND = {"bits_per_dim": 3.75123, "rate": 1.78, "distortion": 1.97, "prior": 0.001, "images": 64}
+BOUND = {"bits_per_dim": 3.75123, "rate": 1.78, "distortion": 1.97, "prior": 0.001}
 REPORTED = {
     "source": "Somebody 2020, Table 1",
     "metrics": {"classifier.fid": 3.17, "likelihood.bits_per_dim": 3.7, "inception.is": 9.46},
@@ -68,6 +69,11 @@ def changed(report: Report, section: str, **values: Any) -> Report:
 def measured(report: Report, **parts: Any) -> Report:
     """The report with other parts of the metrics."""
     return replace(report, metrics={**report.metrics, **parts})
+
+
+def under(report: Report, **entries: Any) -> Report:
+    """The report with other entries of the protocol."""
+    return replace(report, protocol={**report.protocol, **entries})
 
 
 def rich(folder: Path, name: str = "one") -> Report:
@@ -85,8 +91,8 @@ def rich(folder: Path, name: str = "one") -> Report:
         classifier=agreement,
         likelihood=BOUND,
         snapshots={"best_fid": 1.25, "best_step": 900.0},
-        protocol={**PROTOCOL, "data": name, "warnings": [f"few images of {name}"]},
     )
+    report = under(report, data=name, warnings=[f"few images of {name}"])
     report = changed(changed(report, "data", source="folder", path=name), "network", conditional=True)
     return replace(
         report,

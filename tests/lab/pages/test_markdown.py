@@ -9,7 +9,7 @@ from lab.experiment.dvcfile import flatten
 from lab.pages import contents, markdown
 from lab.pages.contents import Report
 from lab.pages.markdown import metrics_table
-from tests.lab.pages.reports import BOUND, METRICS, PROTOCOL, REPORT, REPORTED, changed, measured
+from tests.lab.pages.reports import BOUND, METRICS, PROTOCOL, REPORT, REPORTED, changed, measured, under
 
 UNCHANGED = "All parameters are those of recipes/default.yaml."
 
@@ -23,7 +23,7 @@ def rows(text: str, key: str) -> list[str]:
 
 
 def test_the_table_of_metrics_has_the_floor_and_the_numbers_of_images() -> None:
-    lines = metrics_table(METRICS).splitlines()
+    lines = metrics_table(METRICS, PROTOCOL).splitlines()
     assert lines[0] == "| metric | value | description |"
     assert lines[2].startswith("| `classifier.fid` | 1.936 |")
     assert lines[3] == "| `classifier.fid_floor` | 0.2815 | FID of 270 test images: the floor |"
@@ -33,7 +33,7 @@ def test_the_table_of_metrics_has_the_floor_and_the_numbers_of_images() -> None:
 
 def test_the_page_shows_metrics_neighbours_pictures_and_protocol() -> None:
     text = page(replace(REPORT, pictures={"samples": Path("/here/pictures/samples.png")}))
-    assert metrics_table(METRICS) in text
+    assert metrics_table(METRICS, PROTOCOL) in text
     assert rows(text, "neighbours.smallest") == ["| `neighbours.smallest` | 20.54 | smallest distance of a sample |"]
     assert "![Samples](../pictures/samples.png)\n\n*Samples*" in text
     assert rows(text, "sample.steps") == ["| `sample.steps` | 50 |"]
@@ -41,9 +41,9 @@ def test_the_page_shows_metrics_neighbours_pictures_and_protocol() -> None:
 
 
 def test_the_extractor_is_named() -> None:
-    inception = {"inception": {"fid": 3.17}, "protocol": {**PROTOCOL, "extractor": "inception"}}
+    inception = {"inception": {"fid": 3.17}}
     assert "The extractor is a classifier trained on the training images." in page(REPORT)
-    text = page(replace(REPORT, metrics=inception))
+    text = page(under(replace(REPORT, metrics=inception), extractor="inception"))
     assert "The extractor is torch-fidelity's InceptionV3, " in text
     assert rows(text, "inception.fid")
 
@@ -121,7 +121,7 @@ def test_provenance_has_digests_and_seeds() -> None:
     assert f"| training images, sha256 | {PROTOCOL['train_digest']} |" in text
     assert "| seeds | data 0, train 7, sample 0, evaluate 0 |" in text
     assert "| images pinned | yes, by their digest |" in text
-    assert "| images pinned | no |" in page(measured(REPORT, protocol={**PROTOCOL, "data_pinned": False}))
+    assert "| images pinned | no |" in page(under(REPORT, data_pinned=False))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_provenance_has_digests_and_seeds() -> None:
 def test_names_of_the_users_data_are_escaped_in_table_cells(name: str, cell: str) -> None:
     text = page(changed(REPORT, "train", init=name))
     assert rows(text, "train.init") == [f"| `train.init` | {cell} | null |"]
-    protocol = page(measured(REPORT, protocol={**PROTOCOL, "data": name, "features": name}))
+    protocol = page(under(REPORT, data=name, features=name))
     assert rows(protocol, "features") == [f"| `features` | {cell} |"]
     assert f"| images | {cell} |" in protocol
 
@@ -156,7 +156,7 @@ def test_no_name_of_the_users_data_ends_the_block_of_parameters() -> None:
 
 
 def test_warnings_come_before_everything_else() -> None:
-    text = page(measured(REPORT, protocol={**PROTOCOL, "warnings": ["few images of a|b"]}))
+    text = page(under(REPORT, warnings=["few images of a|b"]))
     assert text.startswith(
         "# Report\n\nA U-Net that predicts eps, trained for 2500 steps. 1500 samples with DDIM in 50 steps.\n\n"
         "> **Warning:** few images of a\\|b.\n\n## Metrics"
@@ -173,5 +173,5 @@ def test_flatten_joins_keys_with_dots_and_keeps_lists_whole() -> None:
 
 
 def test_every_described_metric_is_shown() -> None:
-    metrics = {"classifier": dict.fromkeys(contents.METRICS, 1.0), "protocol": {**PROTOCOL, "images": 64}}
-    assert len(metrics_table(metrics).splitlines()) == 2 + len(contents.METRICS)
+    metrics = {"classifier": dict.fromkeys(contents.METRICS, 1.0)}
+    assert len(metrics_table(metrics, PROTOCOL).splitlines()) == 2 + len(contents.METRICS)

@@ -13,7 +13,7 @@ from ddpm.sampling import pictures
 from ddpm.tables import Share
 from lab.pages import page
 from lab.pages.contents import CAPTIONS
-from tests.lab.pages.reports import BOUND, PROTOCOL, REPORT, REPORTED, changed, measured, rich, svg_texts
+from tests.lab.pages.reports import BOUND, REPORT, REPORTED, changed, measured, rich, svg_texts, under
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -93,8 +93,8 @@ def test_cards_stand_beside_real_images_and_published_numbers() -> None:
 
 
 def test_inception_has_cards_and_no_classes() -> None:
-    inception = {"inception": {"fid": 3.17}, "protocol": {**PROTOCOL, "extractor": "inception"}}
-    text = page.page(replace(REPORT, metrics=inception))
+    inception = {"inception": {"fid": 3.17}}
+    text = page.page(under(replace(REPORT, metrics=inception), extractor="inception"))
     assert cards(text) == [["FID", "3.17", "lower is better"]]
     assert "Classes" not in Elements(text).text
     assert "Does it copy?" not in Elements(text).text

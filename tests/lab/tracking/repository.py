@@ -22,21 +22,21 @@ ROOT = Path(__file__).parents[3]
 CPU = "system/cpu_utilization_percentage"
 POINTS = [{"step": 50 * n, "loss": 1 / n, "gradient_norm": 2 / n, "learning_rate": 0.001} for n in range(1, 4)]
 SNAPSHOTS = [{"step": 50 * n, "fid": 5 / n, "is": 2.0 + n} for n in range(1, 3)]
-REPORTS = ("train.csv", "snapshots.csv", "metrics.json", "report.md")
+REPORTS = ("train.csv", "snapshots.csv", "metrics.json", "protocol.json", "report.md")
 DIGEST = "d" * 64
 METRICS = {
     "classifier": {"fid": 1.25, "fid_floor": 0.5},
     "likelihood": {"bits_per_dim": 3.5, "rate": 1.5},
     "snapshots": {"best_fid": 2.5, "best_step": 100},
-    "protocol": {
-        "train_digest": DIGEST,
-        "model_digest": "m" * 64,
-        "extractor_digest": "e" * 64,
-        "samples": 64,
-        "data_pinned": True,
-        "warnings": [],
-        "sample": {"sampler": "ddim", "eta": 0.5},
-    },
+}
+PROTOCOL = {
+    "train_digest": DIGEST,
+    "model_digest": "m" * 64,
+    "extractor_digest": "e" * 64,
+    "samples": 64,
+    "data_pinned": True,
+    "warnings": [],
+    "sample": {"sampler": "ddim", "eta": 0.5},
 }
 
 
@@ -49,6 +49,7 @@ def repository(folder: Path) -> Path:
     tables.write_points(folder / "reports/train.csv", POINTS, ("step", "loss", "gradient_norm", "learning_rate"))
     tables.write_points(folder / "reports/snapshots.csv", SNAPSHOTS, ("step", "fid", "is"))
     (folder / "reports/metrics.json").write_text(json.dumps(METRICS))
+    (folder / "reports/protocol.json").write_text(json.dumps(PROTOCOL))
     (folder / "reports/report.md").write_text("# Report\n")
     return folder
 

@@ -20,6 +20,7 @@ from tests.lab.tracking.repository import (
     DIGEST,
     METRICS,
     POINTS,
+    PROTOCOL,
     REPORTS,
     artifacts,
     edit,
@@ -118,7 +119,7 @@ def trained(root: Path, model_file: Path) -> str:
     (root / "models").mkdir()
     shutil.copy(model_file, root / "models/model.safetensors")
     digest = str(files.read_metadata(model_file)["digest"])
-    edit(root / "reports/metrics.json", lambda text: text.replace("m" * 64, digest))
+    edit(root / "reports/protocol.json", lambda text: text.replace("m" * 64, digest))
     return digest
 
 
@@ -141,7 +142,7 @@ def test_the_model_is_logged_on_demand_and_once(
 
 def test_a_model_other_than_that_of_the_results_is_not_logged(root: Path, model_file: Path) -> None:
     trained(root, model_file)
-    edit(root / "reports/metrics.json", lambda _: json.dumps(METRICS))
+    edit(root / "reports/protocol.json", lambda _: json.dumps(PROTOCOL))
     assert publish.publish(params(log_model=True))
     assert not [path for path in artifacts(root) if path.startswith("model")]
 
@@ -169,6 +170,15 @@ def test_publishing_to_a_server_that_is_down_is_one_warning(down: str, capsys: p
     assert publish.publish(params(uri=down)) is False
     assert time.monotonic() - start < 10
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_results_of_earlier_versions_have_the_protocol_among_the_metrics(root: Path) -> None:
+    (root / "reports/protocol.json").unlink()
+    edit(root / "reports/metrics.json", lambda _: json.dumps(METRICS | {"protocol": PROTOCOL}))
+    assert publish.publish(params())
+    [run] = runs(root)
+    assert run.data.tags["ddpm.model"] == PROTOCOL["model_digest"]
+    assert not [key for key in run.data.metrics if key.startswith("protocol")]
 
 
 def test_without_results_publishing_is_a_warning(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from ddpm.errors import UsageError
 from lab.experiment import identity
 from lab.tracking import publish
 from lab.tracking.records import Records
-from tests.lab.tracking.repository import DIGEST, METRICS, POINTS, edit, params
+from tests.lab.tracking.repository import DIGEST, POINTS, PROTOCOL, edit, params
 
 # MLflow and SQLAlchemy warn about each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -27,7 +27,7 @@ def test_an_experiment_is_read_as_it_was_published(root: Path) -> None:
     assert (one.name, one.status, one.fingerprint) == ("mine", "finished", identity.fingerprint(DIGEST))
     assert one.params == identity.params()
     assert one.metrics["classifier.fid"] == 1.25
-    assert one.extractor == METRICS["protocol"]["extractor_digest"]  # type: ignore[call-overload,index]
+    assert one.extractor == PROTOCOL["extractor_digest"]
 
 
 def test_the_loss_curve_has_every_point(root: Path) -> None:

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def test_different_results_of_the_same_experiment_replace_its_run(root: Path, changed: tuple[str, str]) -> None:
     assert publish.publish(params(), name="mine")
     [before] = runs(root)
-    edit(root / "reports/metrics.json", lambda text: text.replace(*changed))
+    for name in ("metrics.json", "protocol.json"):
+        edit(root / "reports" / name, lambda text: text.replace(*changed))
     assert publish.publish(params())
     [after] = runs(root)
     assert (after.info.run_name, after.info.run_id == before.info.run_id) == ("mine", False)
