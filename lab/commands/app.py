@@ -49,11 +49,14 @@ def _in_repository() -> None:
 @app.command()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="Recipe to write. Default: list all.", show_default=False)] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite changes of params.yaml that are not committed.")
+    ] = False,
 ) -> None:
     """List the recipes, or write one to params.yaml."""
     _in_repository()
-    from ddpm import files
     from lab.commands import recipe
+    from lab.experiment import dvcfile
 
     folder = Path("recipes")
     if name is None:
@@ -61,7 +64,12 @@ def recipe(
         for known, comment in found.items():
             typer.echo(f"{known:<{max(map(len, found))}}  {comment}")
         return
-    files.write_text(Path("params.yaml"), recipe.compose(name, folder))
+    composed = recipe.compose(name, folder)
+    if not force:
+        recipe.check_kept(dvcfile.PARAMS, folder)
+    from ddpm import files  # imports torch, which the list need not wait for
+
+    files.write_text(dvcfile.PARAMS, composed)
     typer.echo(f"params.yaml is now the recipe {name}; run it with `dvc repro` or `dvc exp run`")
 
 

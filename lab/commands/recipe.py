@@ -1,6 +1,8 @@
 """Recipes: recipes/default.yaml has all settings of an experiment, every other file the changes to them."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from ddpm import params
+from ddpm.alternatives import MISSING
 from ddpm.errors import UsageError
+from lab.experiment import dvcfile, identity
 
 
 def names(folder: Path) -> dict[str, str]:
@@ -37,7 +41,47 @@ def compose(name: str, folder: Path) -> str:
     _round_trip().dump(whole, text)
     # The stages read YAML 1.1 by PyYAML, so that is what must be right; ruamel.yaml writes 1.2.
     params.check(yaml.safe_load(text.getvalue()), f"recipe {name}")
-    return text.getvalue()
+    _, _, body = text.getvalue().partition("\n")  # the first line describes the default recipe
+    return f"# {names(folder)[name] or f'Recipe {name}'}\n{body}"
+
+
+def check_kept(path: Path, folder: Path) -> None:
+    """Raise `UsageError` if params.yaml has settings that neither git, nor DVC, nor a recipe keeps."""
+    if not path.is_file() or identity.in_git(path) or path.read_bytes() in _composed(folder):
+        return
+    listed = "".join(f"\n  {change}" for change in _changes_of(path, folder))
+    raise UsageError(
+        f"{path} has changes that are not committed, and no recipe has them:{listed}\n"
+        f"commit them (`git commit {path}`), save them in {folder}/NAME.yaml, or overwrite them with --force"
+    )
+
+
+def _composed(folder: Path) -> Iterator[bytes]:
+    """The contents of params.yaml for every recipe that is usable."""
+    for name in names(folder):
+        with suppress(UsageError):
+            yield compose(name, folder).encode()
+
+
+def _changes_of(path: Path, folder: Path) -> Iterator[str]:
+    """The settings of params.yaml that differ from the last commit or, without one, from the default recipe."""
+    try:
+        before, origin = identity.read("HEAD", f"./{path}"), "committed"
+    except (UsageError, FileNotFoundError):  # no such commit; no git
+        before, origin = (folder / "default.yaml").read_text(encoding="utf-8"), "default"
+    try:
+        here, there = (dvcfile.flatten(yaml.safe_load(text)) for text in (path.read_bytes(), before))
+    except (YAMLError, yaml.YAMLError, AttributeError) as error:
+        yield f"they cannot be listed, because it is not a valid params.yaml: {error}"
+        return
+    changed = [key for key in here | there if here.get(key, MISSING) != there.get(key, MISSING)]
+    yield from (f"{key}: {_shown(here, key)} ({origin}: {_shown(there, key)})" for key in changed)
+    if not changed:
+        yield "comments or layout"
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key], ensure_ascii=False, default=str) if key in values else "missing"
 
 
 def _changes(path: Path) -> Mapping[str, Any]:

@@ -92,6 +92,15 @@ def read(commit: str, path: str, root: Path = Path()) -> str:
     return _git(root, "show", f"{commit}:{path}")
 
 
+def in_git(path: Path) -> bool:
+    """Whether a commit of a branch, a tag or an experiment of DVC has the contents of a file. False without git."""
+    with suppress(FileNotFoundError, UsageError):  # there is no git, or no repository
+        blob = _git(path.parent, "hash-object", path.name).strip()
+        found = ("log", "--all", "-m", "-1", "--format=%H", f"--find-object={blob}", "--", path.name)
+        return bool(_git(path.parent, *found))
+    return False
+
+
 def check_out(commit: str, folder: Path) -> None:
     """Write the files of a commit into `folder` as a DVC repository without git; the working tree does not change."""
     with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:

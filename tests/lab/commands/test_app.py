@@ -28,12 +28,79 @@ def test_recipes_are_listed_with_their_comments(repository: Path) -> None:
 
 def test_a_recipe_replaces_params_yaml(repository: Path) -> None:
     (repository / "recipes" / "tiny.yaml").write_text("# Quick to try.\ntrain:\n  steps: 3\n")
-    (repository / "params.yaml").write_text("of another recipe")
     result = run("recipe", "tiny")
     assert (result.exit_code, result.stdout.split(";")[0]) == (0, "params.yaml is now the recipe tiny")
     written = (repository / "params.yaml").read_text(encoding="utf-8")
     assert written == recipe.compose("tiny", repository / "recipes")
     assert yaml.safe_load(written)["train"]["steps"] == 3
+
+
+def git(*arguments: str) -> None:
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@example.org")
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+def change(path: Path, old: str, new: str) -> str:
+    """Replace a part of a file, and return its new text."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_recipe_overwrites_uncommitted_settings_only_with_force(repository: Path) -> None:
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    changed = change(repository / "params.yaml", "  steps: 2500 ", "  steps: 2501 ")
+    assert fails("recipe", "mnist") == (
+        "ddpm: params.yaml has changes that are not committed, and no recipe has them:\n"
+        "  train.steps: 2501 (committed: 2500)\n"
+        "commit them (`git commit params.yaml`), save them in recipes/NAME.yaml, "
+        "or overwrite them with --force"
+    )
+    assert (repository / "params.yaml").read_text(encoding="utf-8") == changed
+    assert run("recipe", "mnist", "--force").exit_code == 0
+    assert (repository / "params.yaml").read_text(encoding="utf-8") == recipe.compose("mnist", repository / "recipes")
+
+
+def test_settings_of_a_commit_of_an_experiment_and_of_a_recipe_are_overwritten(repository: Path) -> None:
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    for ref in ("refs/heads/main", "refs/exps/ab/cd/slow"):  # DVC keeps an experiment as a commit under refs/exps
+        change(repository / "params.yaml", "  steps: 2500 ", f"  steps: {len(ref)} ")
+        git("commit", "-qam", "other settings")
+        git("update-ref", ref, "HEAD")
+        (repository / "recipes" / "empty.yaml").touch()
+        for name in ("mnist", "default"):
+            assert run("recipe", name).exit_code == 0
+
+
+def test_without_git_the_settings_to_be_lost_are_those_that_differ_from_the_default(repository: Path) -> None:
+    change(repository / "params.yaml", "  learning_rate: 1.0e-3 ", "  learning_rate: abc ")
+    change(repository / "params.yaml", "  image_size: ", "  image_sise: ")
+    assert fails("recipe", "mnist").splitlines()[1:-1] == [
+        "  data.image_sise: null (default: missing)",
+        '  train.learning_rate: "abc" (default: 0.001)',
+        "  data.image_size: missing (default: null)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("of another recipe", "  they cannot be listed, because it is not a valid params.yaml: "),
+        ("train: [", "  they cannot be listed, because it is not a valid params.yaml: while parsing"),
+        (None, "  comments or layout"),
+    ],
+)
+def test_other_contents_of_params_yaml_are_kept(text: str | None, lost: str, repository: Path) -> None:
+    path = repository / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "# mine\n" if text is None else text, encoding="utf-8")
+    before = path.read_bytes()
+    assert fails("recipe", "mnist").splitlines()[1].startswith(lost)
+    assert path.read_bytes() == before
 
 
 def test_the_default_recipe_restores_the_committed_parameters(repository: Path) -> None:

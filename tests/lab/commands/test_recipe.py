@@ -35,12 +35,14 @@ def composed(tmp_path: Path) -> Composed:
 
 
 def differences(text: str) -> list[tuple[str, str]]:
-    """The lines in which the text, of as many lines as the default, differs from it."""
-    return [(old, new) for old, new in zip(DEFAULT.splitlines(), text.splitlines(), strict=True) if old != new]
+    """The lines below the first in which the text, of as many lines as the default, differs from it."""
+    lines = zip(DEFAULT.splitlines()[1:], text.splitlines()[1:], strict=True)
+    return [(old, new) for old, new in lines if old != new]
 
 
 def comments(text: str) -> set[str]:
-    return {line.split("#", 1)[1].strip() for line in text.splitlines() if "#" in line}
+    """All comments but the first line, which describes the recipe."""
+    return {line.split("#", 1)[1].strip() for line in text.splitlines()[1:] if "#" in line}
 
 
 def test_the_committed_parameters_are_the_default_recipe() -> None:
@@ -66,8 +68,23 @@ def test_every_recipe_keeps_all_comments_of_the_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_has_a_description(name: str) -> None:
-    assert recipe.names(FOLDER)[name]
+def test_the_description_of_a_recipe_has_images_parameters_and_hardware_in_one_line_of_the_list(name: str) -> None:
+    description = recipe.names(FOLDER)[name]
+    settings = loaded(name)
+    assert len(f"{name:<{max(map(len, NAMES))}}  {description}") <= 100
+    assert f", {parameters(settings) / 1e6:.1f}M parameters" in description
+    assert description.endswith((": a GPU", "minutes", "a minute", "half an hour"))
+    size = f"{settings.data.image_size}x{settings.data.image_size}"
+    assert size in description or name in ("ci", "cifar10-jpeg")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_params_yaml_begins_with_the_description_of_its_recipe(name: str) -> None:
+    assert recipe.compose(name, FOLDER).splitlines()[0] == f"# {recipe.names(FOLDER)[name]}"
+
+
+def test_params_yaml_begins_with_the_name_of_a_recipe_without_a_description(composed: Composed) -> None:
+    assert composed("train:\n  steps: 77\n").splitlines()[0] == "# Recipe x"
 
 
 def loaded(name: str) -> params.Params:
@@ -262,7 +279,7 @@ def test_a_recipe_changes_the_default_and_no_other_recipe(composed: Composed, tm
 
 
 def test_a_recipe_of_comments_alone_is_the_default(composed: Composed) -> None:
-    assert composed("# Nothing changes\n") == DEFAULT
+    assert differences(composed("# Nothing changes\n")) == []
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
