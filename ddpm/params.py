@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ddpm import alternatives
-from ddpm.errors import UsageError
+from ddpm.errors import UsageError, no_such_key
 
 
 class ParamsError(UsageError):
@@ -271,7 +271,7 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
     if kind in ("missing", "union_tag_not_found"):
         value, rule = alternatives.MISSING, "is missing; recipes/default.yaml shows every section and key"
     elif kind == "extra_forbidden":
-        rule = "is now called reported" if key == "published" else "there is no such key"
+        rule = "is now called reported" if key == "published" else no_such_key(key, Params)
     elif value is None and key in ("data.image_size", "data.channels"):
         rule = "must be set for source folder"
     return Conflict(key, value, f"{rule[0].lower()}{rule[1:]}")

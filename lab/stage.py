@@ -18,6 +18,10 @@ from tqdm import tqdm
 from lab.experiment import dvcfile, journal
 
 _STAGE = os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
+_GO_BACK = (  # DVC has removed the outputs of the stage
+    "\nset an allowed value and run again, or go back to the last commit: "
+    "git restore params.yaml dvc.lock reports && dvc checkout"
+)
 _noted: dict[str, Any] = {}
 _start = time.monotonic()
 
@@ -35,14 +39,14 @@ def run(stage: Callable[..., None]) -> None:
     while the stage ran.
     """
     from ddpm.errors import UsageError
-    from ddpm.params import load
+    from ddpm.params import ParamsError, load
 
     name = stage.__name__
     paths = _paths(stage)
     try:
         stage(load(dvcfile.PARAMS), **paths)
     except UsageError as error:
-        sys.exit(f"{name}: {error}")
+        sys.exit(f"{name}: {error}" + _GO_BACK * (isinstance(error, ParamsError) and _in_workspace()))
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{name}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)  # the exit status after Ctrl-C, with which DVC records nothing
@@ -52,6 +56,11 @@ def run(stage: Callable[..., None]) -> None:
 def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
     """Create a progress bar, whose method `update` serves as `progress`. `done` units are done already."""
     return tqdm(total=total, initial=done, desc=description, unit=unit, mininterval=1)
+
+
+def _in_workspace() -> bool:
+    """Whether DVC runs the stage in the workspace and not in a temporary copy of it."""
+    return bool(_STAGE) and dvcfile.ROOT.samefile(Path.cwd())
 
 
 def _paths(stage: Callable[..., None]) -> dict[str, Path]:

@@ -117,10 +117,29 @@ def test_error_names_the_index_of_a_wrong_list_item() -> None:
 
 
 def test_error_names_an_unknown_key() -> None:
-    assert complaints({"train.learningrate": 3}) == ["train.learningrate = 3: there is no such key"]
     assert complaints({"model": {}}) == ["model = {}: there is no such key"]
-    assert complaints({"train.learning-rate": 3}) == ["train.learning-rate = 3: there is no such key"]
-    assert complaints({"train ": {}}) == ["train  = {}: there is no such key"]
+    assert complaints({"train.lr": 3}) == ["train.lr = 3: there is no such key"]
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("train.learningrate", "train.learning_rate"),
+        ("train.learning-rate", "train.learning_rate"),
+        ("evaluate.classifier.step", "evaluate.classifier.steps"),
+        ("network.bocks", "network.blocks"),
+        ("train ", "train"),
+    ],
+)
+def test_error_names_the_nearest_key_beside_an_unknown_one(key: str, nearest: str) -> None:
+    values = changed({})
+    *sections, name = key.split(".")
+    inner = values
+    for section in sections:
+        inner = inner[section]
+    inner[name] = 3
+    with pytest.raises(params.ParamsError, match=f"  {key} = 3: there is no such key; the nearest is {nearest}$"):
+        params.check(values)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +166,7 @@ def test_error_names_a_missing_section_or_key() -> None:
 def test_all_wrong_values_are_reported_at_once() -> None:
     assert complaints({"data.fit": "squeeze", "train.stepz": 7, "evaluate.classifier.channels": 0}) == [
         "data.fit = 'squeeze': must be 'pad', 'resize' or 'crop'",
-        "train.stepz = 7: there is no such key",
+        "train.stepz = 7: there is no such key; the nearest is train.steps",
         "evaluate.classifier.channels = 0: must be greater than or equal to 1",
     ]
 

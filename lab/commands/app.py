@@ -74,6 +74,23 @@ def recipe(
 
 
 @app.command()
+def check(
+    set_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-param", "-S", metavar="KEY=VALUE", help="Change to check, as for `dvc exp run`; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Check params.yaml, with changes if there are any, and write nothing."""
+    _in_repository()
+    from lab.commands import check
+
+    for line in check.check(set_param or [], Path("recipes/default.yaml")):
+        typer.echo(line)
+
+
+@app.command()
 @sampling_options(Options())
 def generate(
     model: ModelFile,

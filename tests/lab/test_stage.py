@@ -65,14 +65,19 @@ PATHS = ("--first-out", "one", "--second", "two")
 
 
 def run(
-    project: Path, body: str, imported: str = "", stage: str | None = "tiny", arguments: tuple[str, ...] = PATHS
+    project: Path,
+    body: str,
+    imported: str = "",
+    stage: str | None = "tiny",
+    arguments: tuple[str, ...] = PATHS,
+    where: Path | None = None,
 ) -> Done:
     """Run the stage as DVC does, with a body of any code; `imported` runs when the stage is imported."""
     (project / "stages/tiny.py").write_text(STAGE.format(body=body, imported=imported))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     environment |= {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(project)} | ({"DVC_STAGE": stage} if stage else {})
     command = [sys.executable, "-m", "stages.tiny", *arguments]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=where or project, env=environment, capture_output=True, text=True, check=False)
 
 
 def edit(path: str, old: str, new: str) -> str:
@@ -101,6 +106,19 @@ def test_a_wrong_parameter_is_a_message_without_traceback(project: Path) -> None
     assert done.stderr.startswith("tiny: params.yaml")
     assert "network" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["tiny", None])
+def test_refused_parameters_name_the_way_back_where_dvc_has_removed_outputs(stage: str | None, project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("channels: 32", "channels: many"))
+    way_back = (
+        "\nset an allowed value and run again, or go back to the last commit: "
+        "git restore params.yaml dvc.lock reports && dvc checkout\n"
+    )
+    assert run(project, "pass", stage=stage).stderr.endswith(way_back) == (stage == "tiny")
+    copy = shutil.copytree(project, project / "copy")  # where `dvc exp run --temp` would run the stage
+    assert way_back not in run(project, "pass", stage=stage, where=copy).stderr
 
 
 def test_only_a_stage_that_succeeds_is_in_the_journal(project: Path) -> None:

@@ -160,7 +160,10 @@ def test_a_mistake_on_the_command_line_gives_one_clear_error(reproduced: Project
     assert result.returncode != 0
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-    reproduced.restore()
+    way_back = result.stderr.partition("or go back to the last commit: ")[2].splitlines()[0]
+    reproduced.run("bash", "-c", way_back)
+    assert reproduced.git("status", "--porcelain") == ""
+    assert reproduced.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
 
 
 def test_a_missing_section_gives_one_clear_error(reproduced: Project) -> None:

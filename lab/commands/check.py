@@ -1,0 +1,102 @@
+"""Check params.yaml, with changes as `dvc exp run -S` makes them, and write nothing."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
+from dvc.utils.serialize import load_yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ddpm import params
+from ddpm.alternatives import in_use
+from ddpm.errors import UsageError, no_such_key
+from lab.experiment import dvcfile
+
+
+def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
+    """Yield lines about params.yaml with the changes: it is usable, what differs from the defaults, the stages to run.
+
+    A change may list several values, as for `dvc exp run --queue`. The lines then only name the experiments. Raises
+    `UsageError` with the errors of all experiments.
+    """
+    described, errors = {}, []
+    for one in _experiments(changes):
+        name = f"{dvcfile.PARAMS} with {', '.join(one)}" if one else str(dvcfile.PARAMS)
+        try:
+            with _changed(one) as copy:
+                values = dvcfile.parsed(copy)
+                params.check(values, name)
+                described[name] = [*_differences(values, defaults), _stages(load_yaml(copy))]
+        except UsageError as error:
+            errors.append(str(error))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(f"{dvcfile.PARAMS} is not valid YAML: {error}") from error
+    if errors:
+        raise UsageError("\n".join(dict.fromkeys(errors)))
+    for name, lines in described.items():
+        yield from [f"{name} is usable", *(lines if len(described) == 1 else [])]
+
+
+def _experiments(changes: Sequence[str]) -> list[list[str]]:
+    """The changes of each experiment."""
+    given = [change.removeprefix(f"{dvcfile.PARAMS}:") for change in changes]
+    try:
+        if any(one.is_sweep_override() for one in to_hydra_overrides(given)):
+            return [one["params"] for one in get_hydra_sweeps({"params": given})]
+    except (HydraException, DvcException) as error:
+        raise UsageError(f"-S must be KEY=VALUE: {error}") from error
+    return [given]
+
+
+@contextmanager
+def _changed(changes: Sequence[str]) -> Iterator[Path]:
+    """Yield a temporary copy of params.yaml with the changes. Raises `UsageError` for a change that DVC refuses."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(dvcfile.PARAMS, folder))
+        for change in changes:
+            try:
+                apply_overrides(str(copy), [change])
+            except (DvcException, OmegaConfBaseException) as error:
+                raise UsageError(f"-S {change}: {_unknown(change) or error.__cause__ or error}") from error
+        yield copy
+
+
+def _unknown(change: str) -> str | None:
+    """The rule that a change breaks whose key is not in params.yaml."""
+    key = to_hydra_overrides([change])[0].key_or_group
+    known = any(f"{one}.".startswith(f"{key}.") for one in dvcfile.flatten(dvcfile.parsed(dvcfile.PARAMS)))
+    return None if known else no_such_key(key, params.Params)
+
+
+def _differences(values: Mapping[str, Any], defaults: Path) -> Iterator[str]:
+    """Lines for the settings that differ from the default recipe."""
+    here, there, used = map(dvcfile.flatten, (values, dvcfile.parsed(defaults), in_use(values)))
+    changed = [key for key in here if here[key] != there.get(key)]
+    yield f"differs from {defaults.as_posix()} in:" if changed else f"all settings are those of {defaults.as_posix()}"
+    for key in changed:
+        unused = here[key] is not None and used.get(key) is None
+        note = "not in use" if unused else f"default: {json.dumps(there.get(key))}"
+        yield f"  {key} = {json.dumps(here[key])} ({note})"
+
+
+def _stages(values: Mapping[str, Any]) -> str:
+    """A line for the stages whose parameters are not those of dvc.lock, and the stages that depend on them."""
+    path = Path("dvc.lock")
+    recorded = load_yaml(path)["stages"] if path.exists() else {}
+    stages, made = [], set[str]()
+    for name, stage in dvcfile.stages().items():
+        declared = dvcfile.declared_params(name, view=lambda _: values)
+        known = recorded.get(name, {}).get("params", {}).get(str(dvcfile.PARAMS))
+        if declared != known or made.intersection(stage["deps"]):
+            stages.append(name)
+            outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+            made.update(path for out in outs for path in ([out] if isinstance(out, str) else out))
+    return f"stages to run for these parameters: {', '.join(stages) or 'none'}"
