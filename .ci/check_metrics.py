@@ -13,8 +13,8 @@ def look_up(metrics: dict, key: str) -> float:
 
 
 def main(metrics_file: str, expected_file: str) -> None:
-    metrics = json.loads(Path(metrics_file).read_text())
-    expected = json.loads(Path(expected_file).read_text())
+    metrics = json.loads(Path(metrics_file).read_text(encoding="utf-8"))
+    expected = json.loads(Path(expected_file).read_text(encoding="utf-8"))
     outside = []
     for key, (value, tolerance) in expected.items():
         found = look_up(metrics, key)

@@ -28,13 +28,18 @@ _DIGEST_OF_NOTHING = "0" * 64
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. It replaces `path` on success and is removed on failure.
 
-    The temporary name keeps the suffix, because image libraries choose their format by it.
+    The temporary name keeps the suffix, because image libraries choose their format by it. The file has the mode of a
+    new file, whatever the library that writes it sets.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
-        with temporary.open("rb") as written:
+        temporary.chmod(mode)  # safetensors writes files that only their owner can read
+        with temporary.open("r+b") as written:  # Windows flushes only files that are open for writing
             os.fsync(written.fileno())  # before the rename: a power cut must not leave the name without the contents
         temporary.replace(path)
     except OSError as error:
@@ -57,9 +62,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically, with the line ends of `text`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
 class TensorFileError(UsageError):
@@ -110,7 +115,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 @contextmanager
 def create_tensors(
     path: Path, arrays: Mapping[str, tuple[type, tuple[int, ...]]], metadata: Mapping[str, Any]
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield writable memory-mapped arrays of the given dtypes and shapes, for data larger than memory.
 
     The file appears under its name, with its digest, when the block ends without an error.
@@ -122,14 +127,16 @@ def create_tensors(
         header = _header(specification, {**metadata, "digest": _DIGEST_OF_NOTHING})
         offset = len(header)
         temporary.write_bytes(header)
-        mapped: dict[str, np.ndarray] = {}
+        mapped: dict[str, np.memmap] = {}
         for name, (dtype, shape) in specification.items():
             mapped[name] = np.memmap(temporary, dtype, "r+", offset, shape)
             offset += mapped[name].nbytes
-        yield mapped
-        digest = _digest({name: torch.from_numpy(array) for name, array in mapped.items()})
-        for array in mapped.values():
-            array.flush()  # type: ignore[attr-defined]
+        try:
+            yield mapped
+            digest = _digest({name: torch.from_numpy(array) for name, array in mapped.items()})
+        finally:
+            while mapped:
+                mapped.popitem()[1].flush()  # and unmap: Windows cannot rename or remove a mapped file
         with temporary.open("r+b") as file:
             file.write(_header(specification, {**metadata, "digest": digest}))
 

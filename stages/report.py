@@ -24,7 +24,7 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
     `reports` is the folder of the results and of the pages.
     """
     default_values = dvcfile.parsed(defaults)
-    metrics, measured = (json.loads(path.read_text()) for path in (reports / "metrics.json", protocol))
+    metrics, measured = (json.loads(path.read_text(encoding="utf-8")) for path in (reports / "metrics.json", protocol))
     points, snapshots = (tables.read_points(reports / name) for name in ("train.csv", "snapshots.csv"))
     figures.loss_curve(points, snapshots, reports / "loss.png")
     contents = Report(
@@ -40,7 +40,7 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
         identity.fingerprint(measured["train_digest"]),
         identity.code_digest(),
     )
-    files.write_text(reports / "protocol.json", protocol.read_text())
+    files.write_text(reports / "protocol.json", protocol.read_text(encoding="utf-8"))
     files.write_text(reports / "report.md", markdown.page(contents, reports))
     files.write_text(reports / "index.html", page.page(contents))
 

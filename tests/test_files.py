@@ -1,7 +1,10 @@
 """Files are complete or absent; tensor files are reproducible, memory-mapped and have metadata."""
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,55 @@ def test_error_names_a_file_of_another_program(tmp_path: Path, metadata: dict[st
     save_file({"x": torch.zeros(2)}, path, metadata)
     with pytest.raises(files.TensorFileError, match=rf"{path} was not written by this project"):
         files.read_tensors(path)
+
+
+def write_empty(path: Path) -> None:
+    with files.create_tensors(path, {"images": (np.uint8, (2, 3))}, {}):
+        pass
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: files.write_text(path, "text"),
+        lambda path: files.write_tensors(path, tensors(), METADATA),
+        write_empty,
+    ],
+)
+def test_every_file_has_the_mode_of_a_new_file(write: Callable[[Path], None], tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        (tmp_path / "new").touch()
+        for _ in range(2):
+            write(tmp_path / "written")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_a_file_is_flushed_while_it_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows requires."""
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda file: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE))
+    files.write_text(tmp_path / "a.txt", "text")
+    assert modes == [os.O_RDWR]
+
+
+def test_no_file_is_memory_mapped_when_it_is_renamed_or_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses both."""
+
+    def check(usual: Callable[..., object], path: Path, *arguments: object, **options: object) -> object:
+        assert str(path) not in Path("/proc/self/maps").read_text()
+        return usual(path, *arguments, **options)
+
+    for name in ("replace", "unlink"):
+        usual = getattr(Path, name)
+        monkeypatch.setattr(Path, name, lambda *given, usual=usual, **options: check(usual, *given, **options))
+    write_empty(tmp_path / "a.safetensors")
+    with pytest.raises(ZeroDivisionError):
+        create_half(tmp_path / "b.safetensors")
 
 
 def write_half(path: Path, error: type[BaseException]) -> None:

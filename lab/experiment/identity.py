@@ -46,7 +46,7 @@ def outdated(folder: Path = Path()) -> list[str]:
     A file that is absent, as in a fresh clone, is no reason. Raises `UsageError` if DVC fails.
     """
     command = [sys.executable, "-m", "dvc", "status", "--json", *MEASURED]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
     if result.returncode != 0:
         raise UsageError(result.stderr.strip())
     changes = []
@@ -104,7 +104,7 @@ def in_git(path: Path) -> bool:
 def check_out(commit: str, folder: Path) -> None:
     """Write the files of a commit into `folder` as a DVC repository without git; the working tree does not change."""
     with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
-        subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout, check=True)
+        subprocess.run(["tar", "-x", "-f", "-", "-C", str(folder)], stdin=archive.stdout, check=True)
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
 
 
@@ -128,7 +128,7 @@ def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8")
     if result.returncode != 0:
         raise UsageError(result.stderr.strip())
     return result.stdout

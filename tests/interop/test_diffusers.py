@@ -92,6 +92,14 @@ def test_exported_network_computes_the_same(description: Description, tmp_path: 
     )
 
 
+def test_exported_files_have_the_mode_of_a_new_file(description: Description, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    diffusers.export(description, state_of(description), tmp_path / "exported")
+    exported = [path for path in (tmp_path / "exported").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in exported} == {(tmp_path / "new").stat().st_mode}
+    assert len(exported) == 4
+
+
 @each_network
 def test_import_restores_the_exported_model(description: Description, tmp_path: Path, changes: dict[str, Any]) -> None:
     description = changed(description, **changes)
