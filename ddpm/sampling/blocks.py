@@ -4,7 +4,7 @@ Block j draws its noise from (seed, "sample", j). Image i therefore does not dep
 batch size, up to the network's rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -43,22 +43,25 @@ def batches(count: int, batch_size: int) -> list[tuple[int, int]]:
     return [(first, min(size, count - first)) for first in range(0, count, size)]
 
 
-def labels(model: Model, settings: Sample, label: str | None = None) -> Tensor | None:
+def labels(model: Model, settings: Sample, wanted: Sequence[str] | None = None) -> Tensor | None:
     """The class of each image under guidance, int64 (count,). None without guidance.
 
-    `label` is the class of all images, by name or index; without it the images have all classes in turn. Raises
+    The images have the `wanted` classes in turn, given by name or index; without them, all classes. Raises
     `ConflictError` if the model has no such class.
     """
     if settings.guidance is None:
         return None
     classes = list(model.description.classes)
-    if label is None:
-        return torch.arange(settings.count) % len(classes)
+    chosen = range(len(classes)) if wanted is None else [_index(label, classes) for label in wanted]
+    return torch.tensor(chosen)[torch.arange(settings.count) % len(chosen)]
+
+
+def _index(label: str, classes: Sequence[str]) -> int:
     known = classes if label in classes else [str(index) for index in range(len(classes))]
     if label not in known:
         listed = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
         raise ConflictError([Conflict("sample.label", label, f"must be the name or index of a class: {listed}")])
-    return torch.full((settings.count,), known.index(label))
+    return known.index(label)
 
 
 def draw(

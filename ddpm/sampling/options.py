@@ -36,7 +36,10 @@ class Options:
         "trailing"
     )
     clip: Annotated[bool, "Clip each predicted image to the value range of images."] = True
-    label: Annotated[str | None, "Class of all images, by name or index. Default with --guidance: all in turn."] = None
+    label: Annotated[
+        list[str] | None,
+        "Class of the images, by name or index; several are drawn in turn. Default with --guidance: all classes.",
+    ] = None
     guidance: Annotated[float | None, "Guidance weight; 0 uses the class alone. Default with --label: 2."] = None
 
 
@@ -55,7 +58,7 @@ def settings(description: "Description", options: Options) -> Sample:
         raise ConflictError([Conflict(f"sample.{key}", value, rule) for key, value, rule in rules]) from None
     conflicts = list(sampling_conflicts(chosen, description.diffusion, description.network))
     if options.label is not None and not description.network.conditional:
-        conflicts.append(Conflict("sample.label", options.label, "applies only to conditional models"))
+        conflicts.append(Conflict("sample.label", ", ".join(options.label), "applies only to conditional models"))
     if conflicts:
         raise ConflictError(conflicts)
     return chosen

@@ -228,8 +228,10 @@ def compare(
         compare.show(table, Console(highlight=False))
     if table_file:
         files.write_text(table_file, compare.csv(table))
+        typer.echo(f"wrote {csv}: all metrics in full precision")
     if page_file:
         files.write_text(page_file, compare.page(table, records, metric[0] if metric else None))
+        typer.echo(f"wrote {html}: open it in a browser", err=printed)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The model as MLflow keeps and serves it; it takes the options of `ddpm generate`.
 
     model = mlflow.pyfunc.load_model("runs:/RUN/model")
-    model.predict({"count": 4, "steps": 20, "seed": 0, "label": None})
+    model.predict({"count": 4, "steps": 20, "seed": 0, "label": None})  # or a class, or a list of classes
 
     mlflow models serve --model-uri runs:/RUN/model --env-manager local --port 5001
     curl http://localhost:5001/invocations -H "Content-Type: application/json" \\
@@ -60,10 +60,16 @@ def request(given: object) -> Options:
         )
     if unknown := [str(key) for key in values if key not in KEYS]:
         raise UsageError(f"{', '.join(unknown)}: there is no such key; the keys are {', '.join(KEYS)}")
-    options = {key: one for key, value in values.items() if (one := _single(key, value)) is not None}
-    if "label" in options:
-        options["label"] = str(options["label"])
-    return Options(**options)
+    read: dict[str, Any] = {
+        key: _labels(value) if key == "label" else _single(key, value) for key, value in values.items()
+    }
+    return Options(**{key: value for key, value in read.items() if value is not None})
+
+
+def _labels(value: Any) -> list[str] | None:
+    """One label or several, in the arrays and columns that MLflow wraps them in. None if there are none."""
+    found = np.asarray(value, dtype=object).ravel()
+    return [str(label) for label in found if label is not None and label == label] or None  # NaN in a table
 
 
 def _single(key: str, value: Any) -> Any:

@@ -145,8 +145,8 @@ def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -
     assert blocks.draw(model, sample_settings).equal(first)
 
 
-def labels(model: Model, settings: Sample, label: str | None = None) -> list[int]:
-    found = blocks.labels(model, settings.model_copy(update={"guidance": 1.0, "count": 5}), label)
+def labels(model: Model, settings: Sample, *wanted: str) -> list[int]:
+    found = blocks.labels(model, settings.model_copy(update={"guidance": 1.0, "count": 5}), wanted or None)
     assert found is not None
     assert found.dtype == torch.int64
     return found.tolist()
@@ -165,6 +165,10 @@ def test_a_label_is_the_name_or_the_index_of_a_class(
     conditional: Model, sample_settings: Sample, label: str, index: int
 ) -> None:
     assert labels(conditional, sample_settings, label) == [index] * 5
+
+
+def test_several_labels_are_drawn_in_turn(conditional: Model, sample_settings: Sample) -> None:
+    assert labels(conditional, sample_settings, "c", "0", "c") == [2, 0, 2, 2, 0]
 
 
 def test_a_label_that_is_a_name_and_an_index_is_the_name(conditional: Model, sample_settings: Sample) -> None:

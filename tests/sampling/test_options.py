@@ -87,8 +87,8 @@ def test_given_options_are_used(description: Description) -> None:
 
 
 def test_a_label_alone_has_guidance_2(conditional: Description) -> None:
-    assert settings(conditional, Options(label="cat")).guidance == 2.0
-    assert settings(conditional, Options(label="cat", guidance=0.5)).guidance == 0.5
+    assert settings(conditional, Options(label=["cat"])).guidance == 2.0
+    assert settings(conditional, Options(label=["cat"], guidance=0.5)).guidance == 0.5
     assert settings(conditional, Options(guidance=0.5)).guidance == 0.5
     assert settings(conditional, Options()).guidance is None
 
@@ -129,7 +129,7 @@ def test_sigma_is_refused_where_it_is_not_used(description: Description) -> None
 
 
 def test_label_and_guidance_are_refused_for_an_unconditional_model(description: Description) -> None:
-    assert named(conflicts(description, label="cat")) == [("sample.label", "cat")]
+    assert named(conflicts(description, label=["cat", "1"])) == [("sample.label", "cat, 1")]
     assert named(conflicts(description, guidance=0.0)) == [("sample.guidance", 0.0)]
 
 

@@ -140,9 +140,19 @@ def test_the_file_has_all_digits_and_every_metric(store: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("store")
+def test_the_files_that_were_written_are_named_below_the_table(tmp_path: Path) -> None:
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    lines = run("--csv", table, "--html", page).stdout.splitlines()
+    assert lines[-2:] == [f"wrote {table}: all metrics in full precision", f"wrote {page}: open it in a browser"]
+    assert lines[:-2] == run().stdout.splitlines()
+
+
+@pytest.mark.usefixtures("store")
 def test_the_file_may_be_what_is_printed(tmp_path: Path) -> None:
     assert run("--csv", tmp_path / "table.csv").exit_code == 0
-    assert run("--csv", "-").stdout == (tmp_path / "table.csv").read_text()
+    result = run("--csv", "-", "--html", tmp_path / "page.html")
+    assert result.stdout == (tmp_path / "table.csv").read_text()
+    assert result.stderr == f"wrote {tmp_path / 'page.html'}: open it in a browser\n"
 
 
 def test_files_are_written_from_where_one_stands(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,14 +52,16 @@ def test_the_label_changes_every_output(name: str, conditional: Model, tmp_path:
     written = []
     for label in ("cat", "cat", "dog"):
         out = tmp_path / str(len(written)) / name
-        generate.generate(conditional, Options(count=2, steps=3, label=label, guidance=3.0), out)
+        generate.generate(conditional, Options(count=2, steps=3, label=[label], guidance=3.0), out)
         files = [out] if out.is_file() else sorted(out.iterdir())
         written.append([path.read_bytes() for path in files])
     assert written[0] == written[1] != written[2]
 
 
-@pytest.mark.parametrize(("label", "labels"), [(None, [0, 1, 0]), ("dog", [1, 1, 1])])
-def test_a_tensor_file_has_the_labels(conditional: Model, tmp_path: Path, label: str | None, labels: list[int]) -> None:
+@pytest.mark.parametrize(("label", "labels"), [(None, [0, 1, 0]), (["dog"], [1, 1, 1]), (["1", "cat"], [1, 0, 1])])
+def test_a_tensor_file_has_the_labels(
+    conditional: Model, tmp_path: Path, label: list[str] | None, labels: list[int]
+) -> None:
     options = Options(count=3, steps=3, label=label, guidance=3.0)
     generate.generate(conditional, options, tmp_path / "out.safetensors")
     written, _ = samples.read(tmp_path / "out.safetensors")
@@ -156,7 +158,7 @@ def test_an_animation_has_at_most_so_many_frames(model: Model, tmp_path: Path, m
 
 
 def test_options_that_the_model_does_not_allow_are_refused_before_any_work(model: Model, tmp_path: Path) -> None:
-    for options in (Options(steps=11), Options(label="cat")):
+    for options in (Options(steps=11), Options(label=["cat"])):
         with pytest.raises(ConflictError):
             generate.generate(model, options, tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()

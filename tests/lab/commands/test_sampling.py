@@ -15,7 +15,7 @@ from tests.commands import run
 
 GIVEN = [
     "--sampler", "ancestral", "--count", "3", "--seed", "5", "--steps", "4", "--eta", "0.5", "--sigma", "small",
-    "--spacing", "quad", "--no-clip", "--label", "dog", "--guidance", "1",
+    "--spacing", "quad", "--no-clip", "--label", "dog", "--label", "7", "--guidance", "1",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def given(arguments: list[str], defaults: Options, names: tuple[str, ...] = NAME
 
 
 def test_every_option_reaches_the_command() -> None:
-    expected = Options("ancestral", 3, 5, 4, 0.5, "small", "quad", False, "dog", 1.0)
+    expected = Options("ancestral", 3, 5, 4, 0.5, "small", "quad", False, ["dog", "7"], 1.0)
     assert given(GIVEN, Options()) == expected
     assert all(getattr(expected, field.name) != field.default for field in fields(Options))
 

@@ -56,9 +56,23 @@ def test_missing_and_null_options_have_the_defaults_of_ddpm_generate(model_file:
 def test_a_label_is_a_name_or_an_index(make_model: MakeModel) -> None:
     path = make_model(conditional=True)
     expected = generated(path, "--count", 3, "--label", "dog", "--sampler", "ancestral", "--guidance", 1)
-    for label in ("dog", 1):
+    for label in ("dog", 1, ["dog"]):
         options = {"count": 3, "label": label, "sampler": "ancestral", "guidance": 1}
         np.testing.assert_array_equal(served(path).predict(None, options), expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"count": 3, "label": ["dog", 0]},
+        {"count": np.array(3), "label": np.array(["dog", "0"])},
+        pd.DataFrame([{"count": 3, "label": ["1", "cat"]}]),
+    ],
+)
+def test_several_labels_are_drawn_in_turn(given: Any, make_model: MakeModel) -> None:
+    path = make_model(conditional=True)
+    expected = generated(path, "--count", 3, "--label", "dog", "--label", "cat")
+    np.testing.assert_array_equal(served(path).predict(None, given), expected)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +104,7 @@ def test_every_form_of_a_request_gives_the_same_options(given: object) -> None:
         ({"sampler": "ancestral", "eta": 0.5}, "eta = 0.5: "),
         ({"count": [3, 4]}, r"count = \[3, 4\]: must be one value"),
         ({"sampler": {"ddim": 1}}, "sampler = {'ddim': 1}: must be one value"),
-        ({"label": "bird"}, "label = bird: must be the name or index of a class: 0 cat, 1 dog"),
+        ({"label": ["cat", "bird"]}, "label = bird: must be the name or index of a class: 0 cat, 1 dog"),
         ([3], "the request is a list: must be a dictionary with keys of sampler, count"),
     ],
 )
