@@ -1,9 +1,11 @@
 """The documentation matches the repository."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from docs.readme import with_metrics
 from tests.imports import ROOT
@@ -40,6 +42,37 @@ def test_functions_and_tests_of_the_equations_exist(page: str, least: int) -> No
 def test_every_recipe_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert not [path.stem for path in (ROOT / "recipes").glob("*.yaml") if f"| `{path.stem}` |" not in readme]
+
+
+def test_the_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "version", "references"} <= citation.keys()
+    assert (citation["version"], citation["title"]) == (project["version"], f"ddpm: {title_of(project)}")
+    [paper] = citation["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Ho", "Jain", "Abbeel"]
+    assert (paper["type"], paper["year"]) == ("conference-paper", 2020)
+    assert "2006.11239" in paper["url"]
+
+
+def title_of(project: dict[str, str]) -> str:
+    return project["description"][0].lower() + project["description"][1:]
+
+
+def test_the_workflow_runs_the_oldest_python_and_keeps_the_report_that_ci_leaves() -> None:
+    [job] = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text(encoding="utf-8"))["jobs"].values()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = job["strategy"]["matrix"]["python"]
+    assert len(versions) == 2
+    assert f">={versions[0]}" == project["requires-python"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    scripts = [path for command in commands for path in re.findall(r"\.ci/\w+", command)]
+    assert scripts == [".ci/run", ".ci/summary"]
+    assert all((ROOT / script).is_file() for script in scripts)
+    uploaded = job["steps"][-1]["with"]["path"]
+    assert f'"$repository/{uploaded}"' in (ROOT / ".ci/reproduce").read_text(encoding="utf-8")
+    assert f"{uploaded}/report.md" in (ROOT / ".ci/summary").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
