@@ -9,6 +9,7 @@ import torch
 from ddpm.errors import UsageError
 from ddpm.params import Runtime
 
+_WITHOUT_FLOAT64 = ("mps",)
 _SHARE = 0.5  # share of free memory for data; the network, its gradients and activations need the rest
 
 
@@ -25,16 +26,27 @@ def prepare(runtime: Runtime) -> torch.device:
 
 
 def resolve(name: str) -> torch.device:
-    """The device called `name`; auto is CUDA if available, else the CPU. Raises `UsageError` for a missing device."""
+    """The device called `name`; auto is CUDA if available, else the CPU. Raises `UsageError` for a missing device.
+
+    auto does not choose MPS (the GPU of a Mac), because no result was measured there.
+    """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if available else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"device {name!r}: must be auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+        raise UsageError(f"device {name!r}: must be auto, cpu, cuda, cuda:N or mps")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps': this machine has no MPS; use cpu or auto")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= available:
         raise UsageError(f"device {name!r}: this machine has {available} CUDA devices; use cpu or auto")
     return device
+
+
+def for_float64(device: torch.device | str) -> torch.device:
+    """The device for float64 tensors that belong to tensors on `device`: the CPU for MPS, which has no float64."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -48,9 +60,10 @@ def memory_format(device: torch.device, precision: str) -> torch.memory_format:
     """The memory format of the weights under which training is fastest; images take the format of the weights.
 
     It is channels last, except for bf16 on a CPU, where channels last took 1.36 times as long at 28x28 and 32 channels
-    (`python -m benchmarks.memory_format`).
+    (`python -m benchmarks.memory_format`), and for MPS, where it was not tried.
     """
-    return torch.contiguous_format if device.type == "cpu" and precision == "bf16" else torch.channels_last
+    contiguous = device.type == "mps" or (device.type == "cpu" and precision == "bf16")
+    return torch.contiguous_format if contiguous else torch.channels_last
 
 
 def hold(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -189,7 +189,7 @@ class Evaluate(Section):
 class Runtime(Section):
     """The device, the threads, the files and the logs of a run."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     threads: Count
     compile: bool
     deterministic: bool

@@ -36,7 +36,8 @@ class Batches:
         """
         chosen = torch.from_numpy(self.indices(step, micro))
         if self._images.device.type != self.device.type:
-            batch = self._images[chosen].pin_memory().to(self.device, non_blocking=True)
+            batch = self._images[chosen]
+            batch = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device, non_blocking=True)
         else:
             batch = self._images[chosen.to(self.device, non_blocking=True)]
         x_0 = images.to_float(batch, self._value_range)

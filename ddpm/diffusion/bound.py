@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ddpm.device import for_float64
 from ddpm.diffusion.denoiser import Denoised, Denoiser
 from ddpm.diffusion.process import GaussianProcess, Sigma
 
@@ -19,8 +20,8 @@ def term(denoiser: Denoiser, estimate: Denoised, x_0: Tensor, x_t: Tensor, t: Te
     process = denoiser.gaussian
     true_mean = process.posterior_mean(x_0, x_t, t, t - 1)
     mean = process.posterior_mean(estimate.x_0, x_t, t, t - 1)
-    true_log_variance = process.posterior_log_variance(t, t - 1, "small").to(x_t.dtype)
-    log_variance = denoiser.log_variance(estimate, t, t - 1, sigma).to(x_t.dtype)
+    true_log_variance = process.posterior_log_variance(t, t - 1, "small").to(x_t)
+    log_variance = denoiser.log_variance(estimate, t, t - 1, sigma).to(x_t)
     divergence = normal_kl(true_mean, true_log_variance, mean, log_variance)
     decoded = -discretised_log_likelihood(x_0, mean, log_variance, denoiser.value_range)
     return _bits(torch.where((t == 1).view(-1, 1, 1, 1), decoded, divergence))
@@ -31,7 +32,7 @@ def prior_term(process: GaussianProcess, x_0: Tensor) -> Tensor:
     t = torch.full((len(x_0),), process.timesteps, device=x_0.device)
     mean = process.signal(t, like=x_0) * x_0
     zero = torch.zeros((), dtype=x_0.dtype, device=x_0.device)
-    return _bits(normal_kl(mean, (2 * process.noise(t).log()).to(x_0.dtype), zero, zero))
+    return _bits(normal_kl(mean, (2 * process.noise(t).log()).to(x_0), zero, zero))
 
 
 def normal_kl(mean_1: Tensor, log_variance_1: Tensor, mean_2: Tensor, log_variance_2: Tensor) -> Tensor:
@@ -50,7 +51,9 @@ def discretised_log_likelihood(x_0: Tensor, mean: Tensor, log_variance: Tensor, 
     """
     low, high = value_range
     half_bin = (high - low) / 255 / 2
-    distance, inverse_std = (x_0 - mean).double(), (-0.5 * log_variance.double()).exp()
+    where = for_float64(mean.device)
+    distance = (x_0 - mean).to(where, torch.float64)
+    inverse_std = (-0.5 * log_variance.to(where, torch.float64)).exp()
     upper = (distance + half_bin) * inverse_std
     lower = (distance - half_bin) * inverse_std
     # P(lower < z < upper) = P(-upper < z < -lower): choose the interval that is nearer to minus infinity.
@@ -58,8 +61,9 @@ def discretised_log_likelihood(x_0: Tensor, mean: Tensor, log_variance: Tensor, 
     near, far = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
     log_near, log_far = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
     inside = log_near + torch.log(-torch.expm1(log_far - log_near))
+    x_0 = x_0.to(where)
     inside = torch.where(x_0 < low + half_bin, torch.special.log_ndtr(upper), inside)
-    return torch.where(x_0 > high - half_bin, torch.special.log_ndtr(-lower), inside).to(mean.dtype)
+    return torch.where(x_0 > high - half_bin, torch.special.log_ndtr(-lower), inside).to(mean)
 
 
 def _bits(nats: Tensor) -> Tensor:

@@ -82,6 +82,6 @@ class Denoiser:
             return self.gaussian.posterior_log_variance(t, s, sigma)
         if self.settings.variance == "learned":
             return estimate.variance
-        small = self.gaussian.posterior_log_variance(t, s, "small").to(estimate.variance.dtype)
-        large = self.gaussian.posterior_variance(t, s, "large").log().to(estimate.variance.dtype)
+        small = self.gaussian.posterior_log_variance(t, s, "small").to(estimate.variance)
+        large = self.gaussian.posterior_variance(t, s, "large").log().to(estimate.variance)
         return torch.lerp(small, large, (estimate.variance + 1) / 2)

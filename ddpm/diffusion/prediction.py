@@ -39,7 +39,7 @@ def implied_x_0(prediction: Prediction, process: Process, x_t: Tensor, t: Tensor
         case "v":  # signal^2 + noise^2 = 1
             return process.signal(t, like=x_t) * x_t - process.noise(t, like=x_t) * output
         case "mu":
-            of_x_0, of_x_t = (weight.to(x_t.dtype) for weight in _gaussian(process).posterior_weights(t, t - 1))
+            of_x_0, of_x_t = (weight.to(x_t) for weight in _gaussian(process).posterior_weights(t, t - 1))
             return (output - of_x_t * x_t) / of_x_0
 
 

@@ -1,7 +1,8 @@
 """The forward processes: how an image becomes noise, and the posterior of an earlier time given a later one.
 
 Times are the paper's: t in 1..T, and t = 0 is the image itself. They are int64 tensors of shape (N,). Images are float
-tensors of shape (N, C, H, W). Statistics are float64; `like` casts them once, to the dtype of the images.
+tensors of shape (N, C, H, W). Statistics are float64; `like` casts them once, to the dtype of the images. They are on
+the device of the process, or on the CPU if that device has no float64.
 """
 
 from abc import ABC, abstractmethod
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.device import for_float64
 from ddpm.diffusion import schedule
 from ddpm.params import Diffusion, Gaussian
 
@@ -20,12 +22,12 @@ Sigma = Literal["large", "small"]
 class Process(ABC):
     """x_t = signal(t) x_0 + noise(t) eps, with eps from the prior of the subclass."""
 
-    def __init__(self, signal: Tensor, noise: Tensor) -> None:
-        """Take float64 tensors of shape (T + 1,): signal falls from 1, noise rises from 0."""
+    def __init__(self, signal: Tensor, noise: Tensor, device: torch.device | str) -> None:
+        """Take float64 tensors of shape (T + 1,), signal that falls from 1 and noise that rises from 0."""
         self.timesteps = len(signal) - 1
         self._signal = signal
         self._noise = noise
-        self.device = signal.device
+        self.device = torch.device(device)
 
     @abstractmethod
     def prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -53,8 +55,8 @@ class Process(ABC):
 
 
 def _gathered(values: Tensor, t: Tensor, like: Tensor | None) -> Tensor:
-    found = values[t].view(-1, 1, 1, 1)
-    return found if like is None else found.to(like.dtype)
+    found = values[t.to(values.device)].view(-1, 1, 1, 1)
+    return found if like is None else found.to(like)
 
 
 class GaussianProcess(Process):
@@ -64,8 +66,8 @@ class GaussianProcess(Process):
         """Take alpha_bar, float64 of shape (T + 1,): it falls from alpha_bar[0] = 1, perhaps to 0."""
         if alpha_bar[0] != 1 or not (np.diff(alpha_bar) < 0).all() or alpha_bar[-1] < 0:
             raise ValueError("alpha_bar must fall strictly from alpha_bar[0] = 1 and not become negative")
-        self.alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64, device=device)
-        super().__init__(self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())
+        self.alpha_bar = torch.as_tensor(alpha_bar, dtype=torch.float64, device=for_float64(device))
+        super().__init__(self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt(), device)
 
     def prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw standard normal noise."""
@@ -77,15 +79,19 @@ class GaussianProcess(Process):
 
     def posterior_weights(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """The factors of x_0 and of x_t in the mean of q(x_s | x_t, x_0), float64 of shape (N, 1, 1, 1)."""
-        a_t, a_s = self.alpha_bar[t], self.alpha_bar[s]
+        a_t, a_s = self._alpha_bars(t, s)
         alpha = a_t / a_s
         of_x_0 = a_s.sqrt() * (1 - alpha) / (1 - a_t)
         of_x_t = alpha.sqrt() * (1 - a_s) / (1 - a_t)
         return of_x_0.view(-1, 1, 1, 1), of_x_t.view(-1, 1, 1, 1)
 
+    def _alpha_bars(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        where = self.alpha_bar.device
+        return self.alpha_bar[t.to(where)], self.alpha_bar[s.to(where)]
+
     def posterior_mean(self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The mean of q(x_s | x_t, x_0) for any s < t; equation (7) is the case s = t - 1."""
-        of_x_0, of_x_t = (weight.to(x_t.dtype) for weight in self.posterior_weights(t, s))
+        of_x_0, of_x_t = (weight.to(x_t) for weight in self.posterior_weights(t, s))
         return of_x_0 * x_0 + of_x_t * x_t
 
     def posterior_variance(self, t: Tensor, s: Tensor, sigma: Sigma) -> Tensor:
@@ -93,7 +99,7 @@ class GaussianProcess(Process):
 
         `large` is beta_t, optimal for x_0 ~ N(0, I). `small` is the posterior's beta_tilde_t, optimal for a single x_0.
         """
-        a_t, a_s = self.alpha_bar[t], self.alpha_bar[s]
+        a_t, a_s = self._alpha_bars(t, s)
         beta = 1 - a_t / a_s
         variance = beta if sigma == "large" else beta * (1 - a_s) / (1 - a_t)
         return variance.view(-1, 1, 1, 1)
@@ -107,15 +113,15 @@ class GaussianProcess(Process):
         small = self.posterior_variance(torch.where(last, 2, t), torch.where(last, 1, s), "small")
         if sigma == "small":
             return small.log()
-        return torch.where(last.view(-1, 1, 1, 1), small, self.posterior_variance(t, s, "large")).log()
+        return torch.where(last.view(-1, 1, 1, 1).to(small.device), small, self.posterior_variance(t, s, "large")).log()
 
 
 class InterpolationProcess(Process):
     """x_t = (1 - a) x_0 + a u with a = t / T and u uniform: the process of the Hugging Face course."""
 
     def __init__(self, timesteps: int, device: torch.device | str = "cpu") -> None:
-        amount = torch.arange(timesteps + 1, dtype=torch.float64, device=device) / timesteps
-        super().__init__(1 - amount, amount)
+        amount = torch.arange(timesteps + 1, dtype=torch.float64, device=for_float64(device)) / timesteps
+        super().__init__(1 - amount, amount, device)
 
     def prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw uniform noise in [0, 1)."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm import rng
+from ddpm.device import for_float64
 from ddpm.diffusion import bound
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.process import Sigma
@@ -53,21 +54,21 @@ def measure(
     """
     process, device = denoiser.gaussian, denoiser.process.device
     timesteps = process.timesteps
-    terms, errors = (torch.zeros(timesteps, dtype=torch.float64, device=device) for _ in range(2))
-    prior = torch.zeros((), dtype=torch.float64, device=device)
+    terms, errors = (torch.zeros(timesteps, dtype=torch.float64, device=for_float64(device)) for _ in range(2))
+    prior = torch.zeros((), dtype=torch.float64, device=for_float64(device))
     for first in range(0, len(x_0), batch_size):
         batch = x_0[first : first + batch_size].to(device)
         generators = [
             rng.torch_generator(device, seed, "likelihood", image) for image in range(first, first + len(batch))
         ]
-        prior += bound.prior_term(process, batch).double().sum()
+        prior += bound.prior_term(process, batch).to(prior).sum()
         for time in range(timesteps, 0, -1):
             t = torch.full((len(batch),), time, device=device)
             eps = torch.stack([torch.randn(batch.shape[1:], generator=g, device=device) for g in generators])
             x_t = process.q_sample(batch, t, eps)
             estimate = denoiser(x_t, t, clip=True)
-            terms[time - 1] += bound.term(denoiser, estimate, batch, x_t, t, sigma).double().sum()
-            errors[time - 1] += (estimate.x_0 - batch).square().flatten(1).mean(1).double().sum()
+            terms[time - 1] += bound.term(denoiser, estimate, batch, x_t, t, sigma).to(terms).sum()
+            errors[time - 1] += (estimate.x_0 - batch).square().flatten(1).mean(1).to(errors).sum()
             if progress is not None:
                 progress(len(batch))
     count = len(x_0)

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from ddpm import files
+from ddpm.device import memory_format
 from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network.basic import BasicUNet
@@ -82,7 +83,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
         network.load_state_dict(file.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise files.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
-    network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    network.to(device).to(memory_format=memory_format(torch.device(device), "fp32")).eval().requires_grad_(False)
     return assemble(description, network, file.digest, device)
 
 

@@ -44,7 +44,7 @@ def reverse(
         yield State(time, x, estimate.x_0)
         x, std = update(x, estimate, t, s)
         if std is not None and earlier > 0:  # the last step returns the mean
-            x = x + std.to(x.dtype) * noise()
+            x = x + std.to(x) * noise()
     yield State(0, x, x)
 
 
@@ -78,7 +78,7 @@ def ddim(denoiser: Denoiser, eta: float, x_t: Tensor, estimate: Denoised, t: Ten
     if eta > 0:
         variance = eta**2 * denoiser.gaussian.posterior_variance(t, s, "small")
         along_eps, std = (along_eps**2 - variance).clamp_min(0).sqrt(), variance.sqrt()
-    mean = process.signal(s, like=x_t) * estimate.x_0 + along_eps.to(x_t.dtype) * estimate.eps
+    mean = process.signal(s, like=x_t) * estimate.x_0 + along_eps.to(x_t) * estimate.eps
     return mean, std
 
 
@@ -101,11 +101,11 @@ class DPMSolver:
         if self._previous is not None:
             previous, previous_h = self._previous
             weight = torch.where(h.isinf(), 0.0, 0.5 * h / previous_h)
-            extrapolated = x_0 + weight.to(x_t.dtype) * (x_0 - previous)
+            extrapolated = x_0 + weight.to(x_t) * (x_0 - previous)
         self._previous = x_0, h
         ratio = process.noise(s) / process.noise(t)
         along_x_0 = process.signal(s) - ratio * process.signal(t)  # alpha_s (1 - exp(-h)), also where h is infinite
-        return ratio.to(x_t.dtype) * x_t + along_x_0.to(x_t.dtype) * extrapolated, None
+        return ratio.to(x_t) * x_t + along_x_0.to(x_t) * extrapolated, None
 
 
 def timesteps(settings: Sample, timesteps: int) -> list[int]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ddpm.device import for_float64
 from ddpm.errors import UsageError
 from ddpm.training.loop import Record
 
@@ -23,22 +24,22 @@ class DivergedError(UsageError):
 class LossCurve:
     """Turns each window of `log_every` records into a point: the last step, and means over the window.
 
-    `add` never waits for the device; the other methods do.
+    `add` waits for the device only if the device has no float64; the other methods always do.
     """
 
     def __init__(self, log_every: int, device: torch.device) -> None:
         self.log_every = log_every
         self._points: list[Tensor] = []
         # Step, sum of losses, sum of gradient norms, last learning rate, steps summed, first step not finite (0: none).
-        self._window = torch.zeros(6, dtype=torch.float64, device=device)
+        self._window = torch.zeros(6, dtype=torch.float64, device=for_float64(device))
 
     def add(self, record: Record) -> bool:
         """Add the record of a step; return whether it ends a window."""
         window = self._window
-        bad = ~torch.isfinite(record.loss + record.gradient_norm)
+        bad = ~torch.isfinite(record.loss + record.gradient_norm).to(window.device)
         window[5] = torch.where((window[5] == 0) & bad, record.step, window[5])
-        window[1] += record.loss
-        window[2] += record.gradient_norm
+        window[1] += record.loss.to(window)
+        window[2] += record.gradient_norm.to(window)
         window[0].fill_(record.step)
         window[3].fill_(record.learning_rate)
         window[4] += 1

@@ -78,7 +78,9 @@ def train(learner: Learner, denoiser: Denoiser, batches: Batches, settings: Trai
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
         loss = _accumulate_gradients(denoiser, batches, step, settings)
-        norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf, foreach=True)
+        norm = nn.utils.clip_grad_norm_(
+            parameters, settings.grad_clip or math.inf, foreach=batches.device.type != "mps"
+        )
         learner.optimizer.step()
         learner.optimizer.zero_grad()
         if step % settings.ema_every == 0:

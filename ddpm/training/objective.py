@@ -26,7 +26,7 @@ def loss(denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, settings: Trai
         expected = target(denoiser.settings.prediction, denoiser.process, x_0, x_t, t, eps)
         error = (predicted - expected).square()
         if settings.weighting != "none":
-            error = weight(denoiser, t, settings.min_snr_gamma).to(error.dtype) * error
+            error = weight(denoiser, t, settings.min_snr_gamma).to(error) * error
         if settings.loss == "simple":
             return error.mean()
     mean = predicted if settings.loss == "vlb" else predicted.detach()  # L_hybrid: the bound trains the variance alone
