@@ -9,6 +9,7 @@ from ddpm import device, files, tables
 from ddpm.data import dataset
 from ddpm.diffusion.process import Sigma
 from ddpm.evaluation import judge as judging
+from ddpm.evaluation import losses
 from ddpm.evaluation.judge import Judge
 from ddpm.network import modelfile
 from ddpm.params import Params
@@ -31,7 +32,7 @@ def evaluate(
     protocol: Path,
     reports: Path,
 ) -> None:
-    """Measure the fidelity of the samples, look for copies of training images, and bound the likelihood.
+    """Measure the samples and the losses of the model, look for copies of training images, and bound the likelihood.
 
     `data` is the folder with both splits, `reports` that of metrics.json, of the curves and of the picture. Everything
     that the metrics depend on is written to `protocol`.
@@ -53,10 +54,16 @@ def evaluate(
         **judging.best_snapshot(curve),
     }
     measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
+    network = modelfile.load(model, where)
+    result["loss"], loss_protocol = losses.compare(
+        network, train, test, params.train, settings.seed, drawn.settings["batch_size"]
+    )
+    parameters = sum(weight.numel() for weight in network.network.parameters())
+    measured |= {"network_parameters": parameters, **loss_protocol}
     terms: list[dict[str, float]] = []
     if settings.likelihood_images:
         sigma: Sigma = drawn.settings["sigma"] or "large"
-        denoiser = modelfile.load(model, where).denoiser
+        denoiser = network.denoiser
         chosen = test.images[: settings.likelihood_images]
         with stage.bar("evaluate likelihood", len(chosen) * denoiser.process.timesteps, "img") as bar:
             result["likelihood"], terms = judging.bound_likelihood(denoiser, chosen, settings.seed, sigma, bar.update)

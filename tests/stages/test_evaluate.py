@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import tables
+from ddpm import files, tables
 from ddpm.data import dataset
 from ddpm.evaluation.judge import Judge
+from ddpm.network import modelfile
 from ddpm.sampling import samples as sample_files
 from tests.stages.conftest import Evaluated, changed
 
@@ -76,3 +77,13 @@ def test_class_shares_have_names_and_give_the_class_distance(evaluated: Evaluate
     distance = sum(abs(share.data - share.samples) for share in found) / 2
     assert metrics["classifier"]["class_distance"] == pytest.approx(distance)
     assert distance > 0
+
+
+def test_the_loss_on_both_splits_and_the_size_of_the_network_are_measured(evaluated: Evaluated, folder: Path) -> None:
+    metrics = evaluated(changed())
+    assert set(metrics["loss"]) == {"train", "test"}
+    assert all(0 < value < 100 for value in metrics["loss"].values())
+    protocol = metrics["protocol"]
+    assert (protocol["loss_images"], protocol["loss_draws"]) == (20, 2000)
+    weights = files.read_tensors(folder / "model.safetensors", modelfile.FORMAT).tensors
+    assert protocol["network_parameters"] == sum(weight.numel() for weight in weights.values())

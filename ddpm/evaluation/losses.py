@@ -1,0 +1,58 @@
+"""The training loss of a finished model on images of either split."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm import images, rng
+from ddpm.data.dataset import Dataset
+from ddpm.network.modelfile import Model
+from ddpm.params import Train
+from ddpm.training.objective import loss as loss_of
+
+DRAWS = 2000  # pairs of a time and noise: enough for two significant digits, and fast
+IMAGES = 1000  # at most, of each split
+
+
+def compare(
+    model: Model, train: Dataset, test: Dataset, settings: Train, seed: int, batch_size: int
+) -> tuple[dict[str, float], dict[str, int]]:
+    """The loss on training images and on as many test images, as metrics, and the protocol of its measurement."""
+    count = min(IMAGES, len(train.images), len(test.images))
+    splits = {"train": train, "test": test}
+    metrics = {name: measure(model, split, count, settings, seed, batch_size) for name, split in splits.items()}
+    return metrics, {"loss_images": count, "loss_draws": DRAWS}
+
+
+@torch.no_grad()
+def measure(model: Model, split: Dataset, count: int, settings: Train, seed: int, batch_size: int) -> float:
+    """The mean loss over `DRAWS` draws, which `count` random images of a split share.
+
+    Draw i has the same time and the same noise in every split, so the difference of two splits is that of their images.
+    The times are evenly spaced in 1..T. A conditional network is given the labels.
+    """
+    process, device = model.denoiser.process, model.denoiser.process.device
+    chosen = np.sort(rng.numpy_generator(seed, "loss images").choice(len(split.images), count, replace=False))
+    x_0 = images.to_float(split.images[chosen].to(device), model.denoiser.value_range)
+    labels = split.labels[chosen].to(device) if model.description.network.conditional else None
+    times = _times(process.timesteps, seed).to(device)
+    total = 0.0
+    for draws in torch.arange(DRAWS, device=device).split(batch_size):
+        shown = draws % count
+        eps = _noise(model, draws, seed)
+        denoiser = model.denoiser.given(None if labels is None else labels[shown])
+        total += float(loss_of(denoiser, x_0[shown], times[draws], eps, settings)) * len(draws)
+    return total / DRAWS
+
+
+def _times(timesteps: int, seed: int) -> Tensor:
+    """The time of each draw, int64 (DRAWS,): evenly spaced in 1..T, in random order."""
+    spaced = (torch.arange(DRAWS) * 2 + 1) * timesteps // (2 * DRAWS) + 1
+    return spaced[rng.numpy_generator(seed, "loss times").permutation(DRAWS)]
+
+
+def _noise(model: Model, draws: Tensor, seed: int) -> Tensor:
+    """The noise of each draw, (len(draws), C, H, W)."""
+    process, shape = model.denoiser.process, (1, *model.description.image_shape)
+    own = (rng.torch_generator(process.device, seed, "loss", draw) for draw in draws.tolist())
+    return torch.cat([process.prior(shape, generator) for generator in own])
