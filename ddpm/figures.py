@@ -21,6 +21,7 @@ _SMALLEST = 48  # pixels; smaller images are enlarged
 _STRIP = 82_000  # pixels of the images in a strip before small ones are enlarged: 80 images of 32 x 32
 _GAP = 2  # pixels between images
 _MILLISECONDS = 80  # per frame of an animation
+_PADDING = 0.05  # inches around a table
 _HOLD = 2000  # milliseconds of the last frame
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito, for colour-blind readers
 
@@ -95,6 +96,7 @@ def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[s
         axes.tick_params(length=0, labelsize=9)
         axes.spines[:].set_visible(False)
         axes.set_title(title, fontsize=11, loc="left")
+        _trim(figure)
 
 
 def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -130,6 +132,19 @@ def _figure(path: Path, width: float, height: float) -> "Iterator[Figure]":
         yield figure
         with replacing(path) as temporary:
             figure.savefig(temporary, metadata=metadata)
+
+
+def _trim(figure: "Figure") -> None:
+    """Remove the empty band below a table whose long row labels make it narrower, and therefore lower, than planned."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # a second layout would move the table
+    (axes,), (width, height) = figure.axes, figure.get_size_inches()
+    band = axes.get_tightbbox().y0 / figure.dpi - _PADDING
+    if band > 0:
+        left, bottom, wide, high = axes.get_position().bounds
+        figure.set_size_inches(width, height - band)
+        scale = height / (height - band)
+        axes.set_position((left, (bottom - band / height) * scale, wide, high * scale))
 
 
 def _centres(extent: int, count: int) -> np.ndarray:

@@ -55,9 +55,10 @@ def evaluate(
     }
     measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
     network = modelfile.load(model, where)
-    result["loss"], loss_protocol = losses.compare(
-        network, train, test, params.train, settings.seed, drawn.settings["batch_size"]
-    )
+    with stage.bar("evaluate losses", 2 * losses.DRAWS, "img") as bar:
+        result["loss"], loss_protocol = losses.compare(
+            network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
+        )
     parameters = sum(weight.numel() for weight in network.network.parameters())
     measured |= {"network_parameters": parameters, **loss_protocol}
     terms: list[dict[str, float]] = []

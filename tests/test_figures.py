@@ -147,6 +147,18 @@ def test_strip_shows_the_exact_pixels_of_every_image(channels: int, tmp_path: Pa
         assert (strip == colour).all(axis=2).any()
 
 
+@pytest.mark.parametrize(
+    ("columns", "label"), [(8, "training\nimage"), (13, "$t=100$"), (2, "a"), (1, "training image")]
+)
+def test_strip_has_no_empty_band_below_its_images(columns: int, label: str, tmp_path: Path) -> None:
+    black = [(label, torch.zeros(columns, 1, 8, 8, dtype=torch.uint8))] * 2
+    figures.strip(tmp_path / "strip.png", "Title", ["1"] * columns, black)
+    rows = np.flatnonzero(np.asarray(read(tmp_path / "strip.png").convert("L")).min(axis=1) == 0)
+    below = read(tmp_path / "strip.png").height - 1 - rows[-1]
+    assert 3 <= below <= 12
+    assert rows[0] <= 12  # the title is not cut off
+
+
 def test_strip_grows_with_its_rows_and_names_no_software(tmp_path: Path) -> None:
     for count in (1, 4):
         figures.strip(tmp_path / f"{count}.png", "Title", ["1", "2"], [("row", pictures(2, 1))] * count)

@@ -1,5 +1,7 @@
 """The training loss of a finished model on images of either split."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,17 +17,36 @@ IMAGES = 1000  # at most, of each split
 
 
 def compare(
-    model: Model, train: Dataset, test: Dataset, settings: Train, seed: int, batch_size: int
+    model: Model,
+    train: Dataset,
+    test: Dataset,
+    settings: Train,
+    seed: int,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """The loss on training images and on as many test images, as metrics, and the protocol of its measurement."""
+    """The loss on training images and on as many test images, as metrics, and the protocol of its measurement.
+
+    `progress(n)` is called after n of the `2 * DRAWS` network evaluations.
+    """
     count = min(IMAGES, len(train.images), len(test.images))
     splits = {"train": train, "test": test}
-    metrics = {name: measure(model, split, count, settings, seed, batch_size) for name, split in splits.items()}
+    metrics = {
+        name: measure(model, split, count, settings, seed, batch_size, progress) for name, split in splits.items()
+    }
     return metrics, {"loss_images": count, "loss_draws": DRAWS}
 
 
 @torch.no_grad()
-def measure(model: Model, split: Dataset, count: int, settings: Train, seed: int, batch_size: int) -> float:
+def measure(
+    model: Model,
+    split: Dataset,
+    count: int,
+    settings: Train,
+    seed: int,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> float:
     """The mean loss over `DRAWS` draws, which `count` random images of a split share.
 
     Draw i has the same time and the same noise in every split, so the difference of two splits is that of their images.
@@ -42,6 +63,8 @@ def measure(model: Model, split: Dataset, count: int, settings: Train, seed: int
         eps = _noise(model, draws, seed)
         denoiser = model.denoiser.given(None if labels is None else labels[shown])
         total += float(loss_of(denoiser, x_0[shown], times[draws], eps, settings)) * len(draws)
+        if progress is not None:
+            progress(len(draws))
     return total / DRAWS
 
 
