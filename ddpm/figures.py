@@ -139,8 +139,9 @@ def _trim(figure: "Figure") -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # a second layout would move the table
     (axes,), (width, height) = figure.axes, figure.get_size_inches()
-    band = axes.get_tightbbox().y0 / figure.dpi - _PADDING
-    if band > 0:
+    box = axes.get_tightbbox()
+    assert box is not None, "the table is drawn"
+    if (band := box.y0 / figure.dpi - _PADDING) > 0:
         left, bottom, wide, high = axes.get_position().bounds
         figure.set_size_inches(width, height - band)
         scale = height / (height - band)
