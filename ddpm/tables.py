@@ -7,15 +7,20 @@ from io import StringIO
 from pathlib import Path
 
 _SHARES = ("class", "data", "samples")
+_AGREEMENT = "agreement"  # a column only where it is measured
 
 
 @dataclass(frozen=True)
 class Share:
-    """The share of one class among the training images and among the samples, each from 0 to 1."""
+    """The share of one class among the training images and among the samples, each from 0 to 1.
+
+    `agreement` is the share of the samples with this label that the classifier assigns to it; None if there are none.
+    """
 
     name: str
     data: float
     samples: float
+    agreement: float | None = None
 
 
 def write_points(path: Path, points: Iterable[Mapping[str, float]], columns: Sequence[str]) -> None:
@@ -30,13 +35,22 @@ def read_points(path: Path) -> list[dict[str, float]]:
 
 
 def write_shares(path: Path, shares: Sequence[Share]) -> None:
-    """Write one line per class. Without classes the file is only a header."""
-    _write(path, _SHARES, map(astuple, shares))
+    """Write one line per class. Without classes the file is only a header.
+
+    There is a column for the agreement if any class has one.
+    """
+    measured = any(share.agreement is not None for share in shares)
+    columns = (*_SHARES, _AGREEMENT) if measured else _SHARES
+    _write(path, columns, (astuple(share)[: len(columns)] for share in shares))
 
 
 def read_shares(path: Path) -> list[Share]:
     """Read the shares of the classes in their order."""
-    return [Share(row["class"], float(row["data"]), float(row["samples"])) for row in _read(path)]
+    return [
+        Share(row["class"], float(row["data"]), float(row["samples"]), float(cell) if cell else None)
+        for row in _read(path)
+        for cell in (row.get(_AGREEMENT),)
+    ]
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:

@@ -71,7 +71,7 @@ def evaluate(
         measured |= {"likelihood_images": len(chosen), "likelihood_sigma": sigma}
     tables.write_points(reports / "likelihood.csv", terms, LIKELIHOOD)
     tables.write_points(reports / "snapshots.csv", curve, SNAPSHOTS)
-    tables.write_shares(reports / "classes.csv", judge.class_shares(features, train.classes))
+    tables.write_shares(reports / "classes.csv", judge.class_shares(features, drawn.labels, train.classes))
     for path, content in ((reports / "metrics.json", result), (protocol, measured)):
         files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 

@@ -47,6 +47,15 @@ def test_shares_are_read_as_written(names: list[str], tmp_path: Path) -> None:
     assert tables.read_shares(tmp_path / "classes.csv") == written
 
 
+def test_the_agreement_of_a_class_is_a_column_only_where_it_is_measured(tmp_path: Path) -> None:
+    written = [Share("a,b", 0.5, 1.0, 0.75), Share("b", 0.5, 0.0, None)]
+    tables.write_shares(tmp_path / "classes.csv", written)
+    assert tables.read_shares(tmp_path / "classes.csv") == written
+    assert (tmp_path / "classes.csv").read_text().splitlines()[1:] == ['"a,b",0.5,1.0,0.75', "b,0.5,0.0,"]
+    tables.write_shares(tmp_path / "classes.csv", [Share("a", 0.5, 1.0)])
+    assert (tmp_path / "classes.csv").read_text() == "class,data,samples\na,0.5,1.0\n"
+
+
 def test_shares_of_no_classes_are_written_as_a_header(tmp_path: Path) -> None:
     tables.write_shares(tmp_path / "classes.csv", [])
     assert (tmp_path / "classes.csv").read_text() == "class,data,samples\n"

@@ -23,3 +23,10 @@ def shares(features: Features) -> Tensor:
     """The share of each class among the images, float64 (classes,)."""
     counts = torch.bincount(features.logits.argmax(1), minlength=features.logits.shape[1])
     return counts.double() / len(features)
+
+
+def agreement_by_class(samples: Features, labels: Tensor) -> list[float | None]:
+    """For each class the share of the samples with this label whose most likely class it is; None without samples."""
+    agrees = (samples.logits.argmax(1) == labels).double()
+    of_class = [agrees[labels == label] for label in range(samples.logits.shape[1])]
+    return [float(found.mean()) if len(found) else None for found in of_class]

@@ -104,20 +104,22 @@ def _precision_recall(samples: Features, real: Features) -> dict[str, float]:
 
 
 def _warnings(protocol: dict[str, int]) -> list[str]:
-    features = protocol["features"]
-    few = [
-        f"{name} is computed from {count} {what}, fewer than the {features} features: their covariance is "
-        f"rank-deficient and the value is unreliable" + (", so it is left out" if count < 2 else "")
-        for name, count, what in (
-            ("fid", protocol["samples"], "samples"),
-            ("fid", protocol["real_train"], "training images"),
-            ("fid_matched and fid_floor", protocol["matched"], "images"),
+    features, real = protocol["features"], protocol["is_real_images"]
+    too_few = [
+        f"{names} computed from {_counted(count, noun)}, not more than the {features} features: "
+        f"the covariance is rank-deficient, and the result is unreliable"
+        if count > 1
+        else f"{names} left out: {_counted(count, noun)} has no covariance"
+        for names, count, noun in (
+            ("fid is", protocol["samples"], "sample"),
+            ("fid is", protocol["real_train"], "training image"),
+            ("fid_matched and fid_floor are", protocol["matched"], "image"),
         )
         if count <= features
     ]
-    if protocol["is_real_images"] < protocol["samples"]:
-        few.append(
-            f"is_real is computed from all {protocol['is_real_images']} training images, "
-            f"fewer than the {protocol['samples']} samples"
-        )
-    return few
+    few_real = f"is_real is computed from {_counted(real, 'training image')}, fewer than the samples"
+    return [*too_few, few_real] if real < protocol["samples"] else too_few
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -49,12 +49,13 @@ class Judge:
             return {}
         return {"accuracy": self.extract.accuracy} | classes.agreement(samples, self.reference.train, labels)
 
-    def class_shares(self, samples: Features, names: Sequence[str]) -> list[Share]:
-        """The share of each class in training images and in samples; empty for Inception."""
+    def class_shares(self, samples: Features, labels: Tensor | None, names: Sequence[str]) -> list[Share]:
+        """Each class in training images and in samples, with its agreement if there are labels; empty for Inception."""
         if self.extract.accuracy is None:
             return []
         both = (classes.shares(found).tolist() for found in (self.reference.train, samples))
-        return [Share(*row) for row in zip(names, *both, strict=True)]
+        agreements = [None] * len(names) if labels is None else classes.agreement_by_class(samples, labels)
+        return [Share(*row) for row in zip(names, *both, agreements, strict=True)]
 
     def snapshot_curve(
         self, snapshots: Mapping[int, Tensor], progress: Callable[[int], object] | None = None

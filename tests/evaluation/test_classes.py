@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm.evaluation.classes import agreement
+from ddpm.evaluation.classes import agreement, agreement_by_class
 from ddpm.evaluation.fidelity import Features
 
 
@@ -27,3 +27,8 @@ def test_distance_is_the_share_of_samples_that_would_have_to_change_class() -> N
 def test_agreement_is_the_share_of_samples_classified_as_their_label() -> None:
     result = agreement(classified(0, 1, 2, 2, 1), classified(0, 1), torch.tensor([0, 1, 2, 1, 0]))
     assert result["label_agreement"] == pytest.approx(3 / 5)
+
+
+def test_agreement_by_class_is_none_for_a_class_without_samples() -> None:
+    labels = torch.tensor([0, 0, 0, 2, 2])
+    assert agreement_by_class(classified(0, 0, 1, 2, 0), labels) == [pytest.approx(2 / 3), None, 0.5]

@@ -113,14 +113,14 @@ def test_is_real_uses_one_training_image_for_each_sample() -> None:
 def test_too_few_training_images_for_is_real_give_a_warning() -> None:
     result = measure(normal(40, 14), normal(25, 15), normal(40, 16), seed=0)
     assert result.protocol["is_real_images"] == 25
-    assert result.warnings == ["is_real is computed from all 25 training images, fewer than the 40 samples"]
+    assert result.warnings == ["is_real is computed from 25 training images, fewer than the samples"]
 
 
 def test_fewer_images_than_features_give_a_warning_for_each_affected_metric() -> None:
     few, many = normal(6, 17, size=6), normal(30, 18, size=6)
     assert measure(many, many, many, 0).warnings == []
     [matched] = measure(many, many, few, 0).warnings
-    assert matched.startswith("fid_matched and fid_floor is computed from 6 images, fewer than the 6 features")
+    assert matched.startswith("fid_matched and fid_floor are computed from 6 images, not more than the 6 features")
     [fid_warning, _] = measure(few, many, many, 0).warnings
     assert fid_warning.startswith("fid is computed from 6 samples")
     assert measure(many, few, many, 0).warnings[0].startswith("fid is computed from 6 training images")

@@ -70,4 +70,4 @@ def test_without_a_classifier_there_are_no_class_metrics() -> None:
     judging = Judge(Inception(), reference(), 0, torch.device("cpu"))  # type: ignore[arg-type]
     samples = Features(torch.zeros(2, 1), torch.zeros(2, 2))
     assert judging.class_metrics(samples, torch.zeros(2)) == {}
-    assert judging.class_shares(samples, ["a", "b"]) == []
+    assert judging.class_shares(samples, None, ["a", "b"]) == []

@@ -77,6 +77,9 @@ def test_class_shares_have_names_and_give_the_class_distance(evaluated: Evaluate
     distance = sum(abs(share.data - share.samples) for share in found) / 2
     assert metrics["classifier"]["class_distance"] == pytest.approx(distance)
     assert distance > 0
+    counts = [12, 12]  # labels in turn
+    agreed = sum(count * (share.agreement or 0) for count, share in zip(counts, found, strict=True)) / 24
+    assert metrics["classifier"]["label_agreement"] == pytest.approx(agreed)
 
 
 def test_the_loss_on_both_splits_and_the_size_of_the_network_are_measured(evaluated: Evaluated, folder: Path) -> None:
