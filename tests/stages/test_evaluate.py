@@ -82,11 +82,13 @@ def test_class_shares_have_names_and_give_the_class_distance(evaluated: Evaluate
     assert metrics["classifier"]["label_agreement"] == pytest.approx(agreed)
 
 
-def test_the_loss_on_both_splits_and_the_size_of_the_network_are_measured(evaluated: Evaluated, folder: Path) -> None:
+def test_the_loss_on_both_splits_and_the_size_of_the_network_are_measured(
+    evaluated: Evaluated, folder: Path, tmp_path: Path
+) -> None:
     metrics = evaluated(changed())
     assert set(metrics["loss"]) == {"train", "test"}
     assert all(0 < value < 100 for value in metrics["loss"].values())
-    protocol = metrics["protocol"]
+    protocol = json.loads((tmp_path / "protocol.json").read_text())
     assert (protocol["loss_images"], protocol["loss_draws"]) == (20, 2000)
     weights = files.read_tensors(folder / "model.safetensors", modelfile.FORMAT).tensors
     assert protocol["network_parameters"] == sum(weight.numel() for weight in weights.values())
