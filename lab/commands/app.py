@@ -235,6 +235,18 @@ def compare(
 
 
 @app.command()
+def find(
+    code: Annotated[str, typer.Argument(help="Digest of code in a report, or its first 8 characters or more.")],
+) -> None:
+    """Find the commit whose code made a result: print the newest commit with this digest of code."""
+    _in_repository()
+    from lab.commands import find
+
+    commit = find.find(code)
+    typer.echo(f"{commit.id} {commit.day} {commit.subject}")
+
+
+@app.command()
 def clean(only_list: Annotated[bool, typer.Option("--list", help="List only, remove nothing.")] = False) -> None:
     """List the resumable states of trainings, and remove those of finished trainings."""
     _in_repository()

@@ -15,8 +15,13 @@ CODE = (".py", ".html")  # code in folders; must match .dvcignore
 
 
 def parsed(path: Path) -> Any:
-    """Read a YAML file. The C parser, which some builds of PyYAML lack, is four times as fast as Python's."""
-    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """Read a YAML file."""
+    return parsed_text(path.read_text(encoding="utf-8"))
+
+
+def parsed_text(text: str) -> Any:
+    """Parse YAML. The C parser, which some builds of PyYAML lack, is four times as fast as Python's."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def stages(folder: Path = Path()) -> dict[str, Any]:

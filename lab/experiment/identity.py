@@ -83,21 +83,21 @@ def dvc_experiments(root: Path = Path()) -> list[tuple[str, str]]:
     Experiments of different baselines may share a name. Raises `UsageError` without git.
     """
     # refs/exps/<2 letters>/<38 letters of the baseline>/<name>; refs of another form are internal to DVC.
-    refs = _git(root, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", "refs/exps/??/*/*").splitlines()
+    refs = git(root, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", "refs/exps/??/*/*").splitlines()
     return sorted((name, commit) for name, commit in map(str.split, refs))
 
 
 def read(commit: str, path: str, root: Path = Path()) -> str:
     """The text of a file in a commit."""
-    return _git(root, "show", f"{commit}:{path}")
+    return git(root, "show", f"{commit}:{path}")
 
 
 def in_git(path: Path) -> bool:
     """Whether a commit of a branch, a tag or an experiment of DVC has the contents of a file. False without git."""
     with suppress(FileNotFoundError, UsageError):  # there is no git, or no repository
-        blob = _git(path.parent, "hash-object", path.name).strip()
+        blob = git(path.parent, "hash-object", path.name).strip()
         found = ("log", "--all", "-m", "-1", "--format=%H", f"--find-object={blob}", "--", path.name)
-        return bool(_git(path.parent, *found))
+        return bool(git(path.parent, *found))
     return False
 
 
@@ -119,15 +119,16 @@ def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
     }
     with suppress(FileNotFoundError, UsageError):  # there is no git, or no commit
         if commit:
-            tags["dvc.baseline"] = _git(dvcfile.ROOT, "rev-parse", f"{commit}^").strip()
+            tags["dvc.baseline"] = git(dvcfile.ROOT, "rev-parse", f"{commit}^").strip()
         else:
-            tags["mlflow.source.git.commit"] = _git(dvcfile.ROOT, "rev-parse", "HEAD").strip()
-            changes = _git(dvcfile.ROOT, "status", "--porcelain", "--untracked-files=no")
+            tags["mlflow.source.git.commit"] = git(dvcfile.ROOT, "rev-parse", "HEAD").strip()
+            changes = git(dvcfile.ROOT, "status", "--porcelain", "--untracked-files=no")
             tags["git.dirty"] = "true" if changes else "false"
     return {key: value for key, value in tags.items() if value}
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> str:
+    """The output of a git command. Raises `UsageError` if it fails."""
     result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8")
     if result.returncode != 0:
         raise UsageError(result.stderr.strip())

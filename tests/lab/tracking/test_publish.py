@@ -82,7 +82,7 @@ def test_durations_and_the_machine_of_the_training_are_tags(root: Path) -> None:
 
 
 def test_an_experiment_that_dvc_keeps_has_its_own_origin(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "_git", lambda _, *words: " ".join(words))
+    monkeypatch.setattr(identity, "git", lambda _, *words: " ".join(words))
     assert publish.publish(params(), Path(), "puffy-daks", "c0ffee")
     tags = runs(root)[0].data.tags
     assert (tags["dvc.experiment"], tags["mlflow.source.git.commit"]) == ("puffy-daks", "c0ffee")
