@@ -99,10 +99,16 @@ def strip(path: Path, title: str, columns: Sequence[str], rows: Sequence[tuple[s
         _trim(figure)
 
 
-def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mapping[str, float]], path: Path) -> None:
+def loss_curve(
+    points: Sequence[Mapping[str, float]],
+    snapshots: Sequence[Mapping[str, float]],
+    final: Mapping[str, float],
+    path: Path,
+) -> None:
     """Plot the loss, the gradient norm and the FID of the snapshots, if any, over optimizer steps on logarithmic axes.
 
-    `points` are the rows of train.csv, `snapshots` those of snapshots.csv.
+    `points` are the rows of train.csv, `snapshots` those of snapshots.csv, `final` the losses of the final weights by
+    their name in the legend.
     """
     panels = [(points, "loss", "loss", BLUE), (points, "gradient_norm", "gradient norm", ORANGE)]
     panels += [(snapshots, "fid", "FID of snapshots", GREEN)] if snapshots else []
@@ -115,6 +121,11 @@ def loss_curve(points: Sequence[Mapping[str, float]], snapshots: Sequence[Mappin
             axes.set_ylabel(label)
             axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
+        for (name, value), style in zip(final.items(), ("--", ":"), strict=False):
+            label = f"{name}: {value:.4g}"
+            subplots[0].axhline(value, color=GREEN, linestyle=style, linewidth=1.4, label=label)
+        if final:
+            subplots[0].legend(frameon=False, title="final weights", loc="upper right")
         subplots[-1].set_xlabel("optimizer step")
 
 

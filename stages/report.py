@@ -10,7 +10,7 @@ from ddpm.params import Params, load
 from lab import stage
 from lab.experiment import dvcfile, identity
 from lab.pages import markdown, page
-from lab.pages.contents import Report
+from lab.pages.contents import Report, final_losses
 from lab.tracking.publish import publish
 
 RESULT_SECTIONS = ("data", "diffusion", "network", "train", "sample", "evaluate", "reported")
@@ -26,7 +26,7 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
     default_values = dvcfile.parsed(defaults)
     metrics, measured = (json.loads(path.read_text(encoding="utf-8")) for path in (reports / "metrics.json", protocol))
     points, snapshots = (tables.read_points(reports / name) for name in ("train.csv", "snapshots.csv"))
-    figures.loss_curve(points, snapshots, reports / "loss.png")
+    figures.loss_curve(points, snapshots, final_losses(metrics), reports / "loss.png")
     contents = Report(
         metrics,
         measured,

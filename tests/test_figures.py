@@ -107,11 +107,11 @@ def draw_strip(path: Path, channels: int = 1) -> None:
 
 
 def draw_loss(path: Path) -> None:
-    figures.loss_curve(POINTS, [], path)
+    figures.loss_curve(POINTS, [], {}, path)
 
 
 def draw_loss_and_snapshots(path: Path) -> None:
-    figures.loss_curve(POINTS, SNAPSHOTS, path)
+    figures.loss_curve(POINTS, SNAPSHOTS, {}, path)
 
 
 @pytest.mark.parametrize("draw", [draw_strip, draw_loss, draw_loss_and_snapshots])
@@ -170,20 +170,29 @@ def test_loss_curve_changes_with_every_value(tmp_path: Path) -> None:
     draw_loss(tmp_path / "loss.png")
     for key in ("step", "loss", "gradient_norm"):
         other = [*POINTS[:-1], {**POINTS[-1], key: 3 * POINTS[-1][key]}]
-        figures.loss_curve(other, [], tmp_path / "other.png")
+        figures.loss_curve(other, [], {}, tmp_path / "other.png")
         assert (tmp_path / "other.png").read_bytes() != (tmp_path / "loss.png").read_bytes(), key
 
 
-def test_loss_curve_of_an_untrained_model_is_an_empty_figure_of_the_same_size(tmp_path: Path) -> None:
+def test_losses_of_the_final_weights_are_lines_in_the_loss_curve(tmp_path: Path) -> None:
+    written = set()
+    for index, final in enumerate([{}, {"training images": 0.3}, {"training images": 0.3, "test images": 0.4}]):
+        figures.loss_curve(POINTS, [], final, tmp_path / f"{index}.png")
+        written.add((tmp_path / f"{index}.png").read_bytes())
+    assert len(written) == 3
+
+
+def test_loss_curve_of_an_untrained_model_has_no_curve_and_the_same_size(tmp_path: Path) -> None:
     draw_loss(tmp_path / "loss.png")
-    figures.loss_curve([], [], tmp_path / "empty.png")
-    assert read(tmp_path / "empty.png").size == read(tmp_path / "loss.png").size
+    for final in ({}, {"training images": 0.3, "test images": 0.4}):
+        figures.loss_curve([], [], final, tmp_path / "empty.png")
+        assert read(tmp_path / "empty.png").size == read(tmp_path / "loss.png").size
 
 
 def test_snapshots_add_a_panel_that_changes_with_their_fid(tmp_path: Path) -> None:
     draw_loss(tmp_path / "loss.png")
     draw_loss_and_snapshots(tmp_path / "more.png")
-    figures.loss_curve(POINTS, [*SNAPSHOTS[:-1], {**SNAPSHOTS[-1], "fid": 7.0}], tmp_path / "other.png")
+    figures.loss_curve(POINTS, [*SNAPSHOTS[:-1], {**SNAPSHOTS[-1], "fid": 7.0}], {}, tmp_path / "other.png")
     loss, more, other = (read(tmp_path / f"{name}.png") for name in ("loss", "more", "other"))
     assert (more.width, other.size) == (loss.width, more.size)
     assert more.height > loss.height + 100

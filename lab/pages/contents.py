@@ -10,6 +10,7 @@ import yaml
 from ddpm.alternatives import in_use
 from ddpm.tables import Share
 from lab.experiment.dvcfile import flatten
+from lab.pages import reproduce
 
 METRICS = {  # descriptions, with fields of the protocol
     "fid": "Fréchet distance between samples and training images",
@@ -27,6 +28,8 @@ METRICS = {  # descriptions, with fields of the protocol
     "bits_per_dim": "variational bound of {likelihood_images} test images",
     "rate": "bits to encode x_1",
     "distortion": "bits to encode x_0 given x_1",
+    "train": "training loss on {loss_images} training images, with the averaged weights and without dropout",
+    "test": "the same loss on {loss_images} test images, which are not in the training data",
     "smallest": "smallest distance of a sample",
     "median": "median distance of the first {neighbours_images} samples",
     "median_of_test": "median distance of test images",
@@ -38,8 +41,13 @@ CAPTIONS = {
     "trajectory": "The first samples, from noise to images",
     "noising": "The forward process: x_t of test images and the x_0 that the network predicts from it",
     "neighbours": "The samples nearest to a training image, with the distance in grey levels",
-    "loss": "Loss, gradient norm and, if there are snapshots, their FID over optimizer steps",
+    "loss": "Loss in training and of the final weights, gradient norm and, if there are snapshots, their FID",
 }
+_IN_NAME = {  # settings
+    *(f"data.{key}" for key in ("source", "path", "digest", "image_size", "channels")),
+    *(f"sample.{key}" for key in ("sampler", "steps")),
+}
+_IN_TITLE = 3  # differences from the default recipe
 NOT_MEASURED = "not measured"
 _PROVENANCE = {  # keys of the protocol that name files; the other keys describe the measurement
     "data": "images",
@@ -68,6 +76,31 @@ class Report:
     code: str  # digest of the code that determines the results
 
 
+def name(report: Report) -> str:
+    """The images and the sampler of the experiment."""
+    size, sample = report.params["data"]["image_size"], report.params["sample"]
+    steps = f"{sample['steps']} step{'s' * (sample['steps'] != 1)}"
+    return f"{report.protocol['data']} {size}×{size}, {sample['sampler']} {steps}"
+
+
+def differences(report: Report) -> str:
+    """The first settings that differ from the default recipe and are not in the name, and the number of the others."""
+    necessary = reproduce.necessary(report.params, report.defaults)
+    changed = [
+        f"{key} = {plain(value)}"
+        for key, value in necessary.items()
+        if key not in _IN_NAME and not key.startswith("reported")
+    ]
+    more = len(changed) - _IN_TITLE
+    rest = f" … and {more} more setting{'s' * (more != 1)}" if more > 0 else ""
+    return ", ".join(changed[:_IN_TITLE]) + rest
+
+
+def title(report: Report) -> str:
+    """The name of the experiment and what differs from the default recipe."""
+    return f"{name(report)}: {differences(report) or 'the settings of the default recipe'}"
+
+
 def described(metrics: Mapping[str, Any], protocol: Mapping[str, Any], section: str) -> list[tuple[str, str, str]]:
     """The known metrics in a section of reports/metrics.json: name, value, description."""
     values = metrics[section]
@@ -78,6 +111,18 @@ def described(metrics: Mapping[str, Any], protocol: Mapping[str, Any], section: 
     ]
 
 
+def main_metrics(metrics: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The metrics of the extractor and the losses: name, value, description."""
+    sections = [section for section in (protocol["extractor"], "loss") if section in metrics]
+    return [row for section in sections for row in described(metrics, protocol, section)]
+
+
+def final_losses(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The losses of the final weights by the images on which they are measured."""
+    names, losses = {"train": "training images", "test": "test images"}, metrics.get("loss", {})
+    return {names[split]: losses[split] for split in names if split in losses}
+
+
 def reported(report: Report) -> list[tuple[str, str, str]]:
     """The metrics that are reported elsewhere: name, value here, value there."""
     section, here = report.params["reported"], flatten(report.metrics)
@@ -85,6 +130,18 @@ def reported(report: Report) -> list[tuple[str, str, str]]:
         (name, number(here[name]) if name in here else NOT_MEASURED, number(value))
         for name, value in (section["metrics"].items() if section else ())
     ]
+
+
+def class_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of the table of classes, with the agreement if it is measured."""
+    head = ["class", "training images", "samples", "classified as their label"]
+    rows = [[share.name, *map(_percent, (share.data, share.samples, share.agreement))] for share in report.shares]
+    measured = any(share.agreement is not None for share in report.shares)
+    return (head, rows) if measured else (head[:-1], [row[:-1] for row in rows])
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
 
 
 def changes(report: Report) -> list[tuple[str, str, str]]:

@@ -25,12 +25,11 @@ def page(report: Report, folder: Path) -> str:
 
 
 def metrics_table(metrics: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    """Format the metrics of the extractor as a table. The README has the same."""
-    rows = contents.described(metrics, protocol, protocol["extractor"])
-    return table(("metric", "value", "description"), rows)
+    """Format the metrics of the extractor and the losses as a table. The README has the same."""
+    return table(("metric", "value", "description"), contents.main_metrics(metrics, protocol))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], mark: str = "`") -> str:
-    """Format a table. `mark` encloses the first cell of each row; the other cells are escaped."""
-    marked = [[f"{mark}{key}{mark}", *map(cell, others)] for key, *others in rows]
+    """Format a table. `mark` encloses the first cell of each row; cells that it does not enclose are escaped."""
+    marked = [[f"{mark}{key}{mark}" if mark else cell(key), *map(cell, others)] for key, *others in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in [map(cell, head), ["---"] * len(head), *marked])

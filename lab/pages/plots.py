@@ -1,6 +1,7 @@
-"""Plots of the pages, as SVG. Equal inputs give equal bytes."""
+"""Plots of the pages, as SVG elements in the colours of the page. Equal inputs give equal text."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,13 +9,12 @@ from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ddpm.figures import BLUE, GREEN, ORANGE, PURPLE
-from lab.pages import embed
-from lab.pages.embed import Picture
 
 _WIDTH, _HEIGHT = 4.6, 3.0  # inches: the text stays readable when the plot is as wide as a phone
 _LEGEND_LINE, _BAR = 0.18, 0.3  # inches
@@ -39,9 +39,20 @@ _SETTINGS: Any = {  # untyped: matplotlib types its keys as literals
     "grid.color": "black",
     "grid.linewidth": 0.7,
 }
+_HEAD = (
+    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    'class="plot" role="img" viewBox="0 0 {:g} {:g}" aria-label="{}">'
+)
+_COLOURS = {  # variables of base.html, which differ between light and dark mode
+    "#000000": "var(--ink)",
+    BLUE.lower(): "var(--blue)",
+    ORANGE.lower(): "var(--orange)",
+    GREEN.lower(): "var(--green)",
+    PURPLE.lower(): "var(--purple)",
+}
 
 
-def lines(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, alt: str) -> Picture:
+def lines(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, alt: str) -> Markup:
     """Plot curves by name on common axes, with a legend if there are several. `alt` is the text for screen readers.
 
     The y axis is logarithmic if the largest value is at least five times the smallest, and begins at 0 otherwise.
@@ -59,10 +70,10 @@ def lines(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_l
         if rows:
             # Lines and names are explicit because matplotlib omits labels that begin with an underscore.
             figure.legend(axes.lines, map(abridged, curves), loc="outside lower left", ncols=2, handlelength=2.6)
-        return _picture(figure, alt)
+        return _element(figure, alt)
 
 
-def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: str, alt: str) -> Picture:
+def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: str, alt: str) -> Markup:
     """Plot horizontal bars from zero: for each name one bar of each group, the first name on top."""
     thickness = 0.8 / len(groups)
     with _matplotlib_settings():
@@ -77,7 +88,7 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], x_label: s
         axes.grid(False, axis="y")
         axes.set_xlabel(x_label)
         figure.legend(loc="outside upper left", ncols=len(groups))
-        return _picture(figure, alt)
+        return _element(figure, alt)
 
 
 def abridged(name: str) -> str:
@@ -120,8 +131,15 @@ def _matplotlib_settings() -> Iterator[None]:
         yield
 
 
-def _picture(figure: Figure, alt: str) -> Picture:
+def _element(figure: Figure, alt: str) -> Markup:
+    """The figure as an <svg> element with a text for screen readers.
+
+    Ids to which nothing refers are left out, because a page may have several plots.
+    """
     svg = io.StringIO()
     figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
-    width, height = figure.get_size_inches() * figure.dpi
-    return embed.picture(svg.getvalue().encode(), "image/svg+xml", (round(width), round(height)), alt)
+    _, _, text = svg.getvalue().partition("</metadata>")
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)
+    text = re.sub(rf"(stroke|fill): ({'|'.join(_COLOURS)})", lambda found: f"{found[1]}: {_COLOURS[found[2]]}", text)
+    width, height = figure.get_size_inches() * 72  # points
+    return Markup(_HEAD).format(width, height, alt) + Markup(text)

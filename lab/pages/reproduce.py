@@ -22,13 +22,8 @@ def reproduce(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[st
 
     None if `-S` cannot express the differences.
     """
-    wanted = in_use(params)
-    changes = dict(_differences(wanted, defaults, ""))
-    for key in list(changes):
-        others = {other: value for other, value in changes.items() if other != key}
-        if in_use(_changed(defaults, others)) == wanted:
-            changes = others
-    if in_use(_changed(defaults, changes)) != wanted:
+    changes = necessary(params, defaults)
+    if in_use(_changed(defaults, changes)) != in_use(params):
         return None
     try:
         options = [shlex.quote(f"{key}={_spelled(value)}") for key, value in changes.items()]
@@ -36,6 +31,17 @@ def reproduce(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[st
         return None
     run = " \\\n  ".join(["dvc exp run", *(f"-S {option}" for option in options)])
     return ["ddpm recipe default", run if changes else "dvc repro"]
+
+
+def necessary(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in use, by dotted keys, that must change in the default recipe; other settings follow from them."""
+    wanted = in_use(params)
+    changes = dict(_differences(wanted, defaults, ""))
+    for key in list(changes):
+        others = {other: value for other, value in changes.items() if other != key}
+        if in_use(_changed(defaults, others)) == wanted:
+            changes = others
+    return changes
 
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

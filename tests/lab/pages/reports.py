@@ -1,6 +1,6 @@
 """Reports for the tests of the pages, and the plots in them."""
 
-import base64
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ DIGEST = "0123456789abcdef" * 4
 PROTOCOL: dict[str, Any] = {
     "extractor": "classifier",
     "extractor_digest": DIGEST,
+    "network_parameters": 701345,
     "matched": 270,
     "is_splits": 10,
     "is_real_images": 1500,
     "neighbours_images": 1000,
     "likelihood_images": 64,
+    "loss_images": 270,
+    "loss_draws": 2000,
     "data": "digits",
     "data_pinned": True,
     "train_digest": DIGEST[::-1],
@@ -90,6 +93,7 @@ def rich(folder: Path, name: str = "one") -> Report:
         REPORT,
         classifier=agreement,
         likelihood=BOUND,
+        loss={"train": 0.0768, "test": 0.0788},
         snapshots={"best_fid": 1.25, "best_step": 900.0},
     )
     report = under(report, data=name, warnings=[f"few images of {name}"])
@@ -98,20 +102,17 @@ def rich(folder: Path, name: str = "one") -> Report:
         report,
         snapshots=[{"step": 500, "fid": 7.5, "is": 8.0}, {"step": 900, "fid": 1.25, "is": 8.5}],
         bound=[{"t": t, "bits_per_dim": 1 / t**2, "x_0_error": t / 9} for t in range(1, 10)],
-        shares=[Share(name, 0.5, 0.25), Share("two", 0.5, 0.75)],
+        shares=[Share(name, 0.5, 0.25, 0.97), Share("two", 0.5, 0.75)],
         params={**report.params, "reported": REPORTED | {"source": name}},
         pictures=pictures,
     )
 
 
-def svg_source(uri: str) -> str:
-    """The SVG of a plot's data URI."""
-    mimetype, _, encoded = uri.partition(";base64,")
-    assert mimetype == "data:image/svg+xml"
-    return base64.b64decode(encoded).decode()
+def svg_texts(plot: str) -> list[str]:
+    """The texts in a plot."""
+    return [element.text or "" for element in ElementTree.fromstring(plot).iter("{http://www.w3.org/2000/svg}text")]
 
 
-def svg_texts(uri: str) -> list[str]:
-    """The text elements of a plot's data URI."""
-    elements = ElementTree.fromstring(svg_source(uri)).iter("{http://www.w3.org/2000/svg}text")
-    return [element.text or "" for element in elements]
+def svgs(page: str) -> list[str]:
+    """The plots in a page."""
+    return re.findall(r"<svg.*?</svg>", page, re.DOTALL)

@@ -66,7 +66,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["report", "comparison"])
 def opened(request: pytest.FixtureRequest) -> tuple[Path, int]:
     """Each page and its number of images."""
-    return request.getfixturevalue(request.param), {"report": 10, "comparison": 21}[request.param]
+    return request.getfixturevalue(request.param), {"report": 6, "comparison": 20}[request.param]
 
 
 class Visit:
@@ -113,10 +113,34 @@ def test_text_contrasts_with_the_background_in_light_and_dark_mode(browser: Brow
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_picture_has_a_light_background(scheme: Any, browser: Browser, opened: tuple[Path, int]) -> None:
+def test_pictures_have_a_light_background_and_plots_the_colours_of_the_page(
+    scheme: Any, browser: Browser, opened: tuple[Path, int]
+) -> None:
     visit = Visit(browser, opened[0], color_scheme=scheme)
     grounds = visit.page.evaluate("[...document.images].map(i => getComputedStyle(i).backgroundColor)")
     assert {luminance(ground) > 0.7 for ground in grounds} == {True}
+    ground = visit.page.evaluate("getComputedStyle(document.querySelector('figure.frame')).backgroundColor")
+    for selector, key, contrast in (("text", "fill", 4.5), ("path[style*=blue]", "stroke", 3)):
+        elements = f"[...document.querySelectorAll('svg {selector}')]"
+        colours = set(visit.page.evaluate(f"{elements}.map(e => getComputedStyle(e)['{key}'])"))
+        assert len(colours) > ("none" in colours)  # bars have no stroke
+        for colour in colours - {"none"}:
+            lighter, darker = sorted((luminance(colour), luminance(ground)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) > contrast, (selector, colour)
+    visit.page.close()
+
+
+@pytest.mark.parametrize(("width", "shown"), [(390, True), (1280, False)])
+def test_only_a_narrow_screen_has_the_hint_to_scroll_a_strip(
+    width: int, shown: bool, browser: Browser, report: Path
+) -> None:
+    visit = Visit(browser, report, viewport={"width": width, "height": 900})
+    strips = visit.page.locator(".strip")
+    for index in range(strips.count()):
+        strip = strips.nth(index)
+        wide = strip.locator(".wide").evaluate("e => e.scrollWidth > e.clientWidth")
+        assert (strip.locator(".hint").is_visible(), wide) == (shown, shown)
+    assert strips.count() == 3
     visit.page.close()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.tables import Share
 from lab.experiment.dvcfile import flatten
 from lab.pages import contents, markdown
 from lab.pages.contents import Report
@@ -52,13 +53,13 @@ def test_the_model_its_training_and_the_sampler_are_summarised() -> None:
     report = changed(changed(REPORT, "network", kind="basic", conditional=True), "train", steps=0)
     text = page(changed(report, "sample", sampler="dpm_solver", guidance=0.5))
     assert (
-        "\nA conditional basic U-Net that predicts eps, not trained in this experiment. "
+        "\nA conditional basic U-Net with 701,345 parameters that predicts eps, not trained in this experiment. "
         "1500 samples with DPM-Solver++ in 50 steps and guidance 0.5.\n"
     ) in text
 
 
 def test_training_is_summarised_by_its_first_and_last_loss() -> None:
-    assert "1500 steps. The loss changed from 0.7383 to 0.08084 (" in page(REPORT)
+    assert "1500 steps. The training loss was 0.7383 in the first steps and 0.08084 in the last (" in page(REPORT)
 
 
 def test_the_bound_is_shown_with_its_parts_and_its_number_of_images() -> None:
@@ -69,6 +70,39 @@ def test_the_bound_is_shown_with_its_parts_and_its_number_of_images() -> None:
     assert rows(text, "likelihood.rate")[0].startswith("| `likelihood.rate` | 1.78 |")
     assert rows(text, "likelihood.distortion")[0].startswith("| `likelihood.distortion` | 1.97 |")
     assert "`likelihood." not in page(REPORT)
+
+
+def test_the_losses_of_the_final_weights_are_a_sentence_and_two_metrics() -> None:
+    text = page(measured(REPORT, loss={"train": 0.076842, "test": 0.078791}))
+    assert "the loss is 0.07684 on 270 training images and 0.07879 on as many test images." in text
+    assert rows(text, "loss.train")[0].startswith("| `loss.train` | 0.07684 | training loss on 270 training images, ")
+    assert rows(text, "loss.test")[0].startswith("| `loss.test` | 0.07879 |")
+
+
+def test_every_class_is_a_row_with_its_name_and_its_agreement_if_measured() -> None:
+    shares = [Share("cat|dog", 0.5, 0.256, 0.97), Share("two", 0.5, 0.744)]
+    text = page(replace(REPORT, shares=shares))
+    assert "| class | training images | samples | classified as their label |" in text
+    assert "| cat\\|dog | 50.0% | 25.6% | 97.0% |\n| two | 50.0% | 74.4% | – |\n" in text
+    without = page(replace(REPORT, shares=[replace(share, agreement=None) for share in shares]))
+    assert "| class | training images | samples |\n" in without
+    assert "| two | 50.0% | 74.4% |\n" in without
+
+
+def test_the_title_has_the_first_settings_that_differ_from_the_default_recipe() -> None:
+    def title(report: Report) -> str:
+        return page(report).partition("\n")[0].replace("\\_", "_")
+
+    few = changed(changed(REPORT, "train", learning_rate=1e-5), "sample", sampler="dpm_solver", steps=1)
+    assert title(few) == "# digits 8×8, dpm_solver 1 step: train.learning_rate = 1e-05"
+    many = changed(few, "train", steps=7, warmup=3, loss="vlb", learning_rate=1e-5)
+    assert title(many) == (
+        "# digits 8×8, dpm_solver 1 step: train.steps = 7, train.learning_rate = 1e-05, train.warmup = 3 "
+        "… and 1 more setting"
+    )
+    assert title(changed(many, "train", seed=5)).endswith("… and 2 more settings")
+    cited = replace(few, params={**few.params, "reported": REPORTED})
+    assert title(cited).endswith("train.learning_rate = 1e-05")
 
 
 def test_the_best_snapshot_is_compared_with_the_final_model() -> None:
@@ -110,10 +144,12 @@ def test_published_numbers_stand_beside_those_measured_here() -> None:
 
 def test_the_page_ends_with_the_commands_that_reproduce_it() -> None:
     text = page(changed(REPORT, "train", steps=3))
-    assert text.endswith("```bash\nddpm recipe default\ndvc exp run \\\n  -S train.steps=3\n```\n")
-    other = page(replace(REPORT, params={**REPORT.params, "data": {"seed": None}}))
-    instruction = "Save all parameters above as params.yaml, then run with the code that has this digest:"
-    assert f"{instruction}\n\n```bash\ndvc repro\n```" in other
+    assert text.endswith(
+        "```bash\nddpm find 0123456789ab\nddpm recipe default\ndvc exp run \\\n  -S train.steps=3\n```\n"
+    )
+    other = page(replace(REPORT, params={**REPORT.params, "new": {"key": 0}}))
+    instruction = "At that commit, save all parameters above as params.yaml, then run the last command:"
+    assert f"{instruction}\n\n```bash\nddpm find 0123456789ab\ndvc repro\n```" in other
 
 
 def test_provenance_has_digests_and_seeds() -> None:
@@ -158,7 +194,9 @@ def test_no_name_of_the_users_data_ends_the_block_of_parameters() -> None:
 def test_warnings_come_before_everything_else() -> None:
     text = page(under(REPORT, warnings=["few images of a|b"]))
     assert text.startswith(
-        "# Report\n\nA U-Net that predicts eps, trained for 2500 steps. 1500 samples with DDIM in 50 steps.\n\n"
+        "# digits 8×8, ddim 50 steps: the settings of the default recipe\n\n"
+        "A U-Net with 701,345 parameters that predicts eps, trained for 2500 steps. "
+        "1500 samples with DDIM in 50 steps.\n\n"
         "> **Warning:** few images of a\\|b.\n\n## Metrics"
     )
     assert "Warning" not in page(REPORT)

@@ -13,7 +13,7 @@ from ddpm.sampling import pictures
 from ddpm.tables import Share
 from lab.pages import page
 from lab.pages.contents import CAPTIONS
-from tests.lab.pages.reports import BOUND, REPORT, REPORTED, changed, measured, rich, svg_texts, under
+from tests.lab.pages.reports import BOUND, REPORT, REPORTED, changed, measured, rich, svg_texts, svgs, under
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -66,8 +66,11 @@ def test_the_page_refers_to_no_other_file(written: str) -> None:
 
 def test_every_picture_has_a_text_and_a_size(written: str) -> None:
     images = Elements(written).all("img")
-    assert len(images) == len(CAPTIONS) + 3  # two plots of the likelihood, one of the classes
+    assert len(images) == len(CAPTIONS) - 1  # the loss is a plot
     assert all(image["alt"] and image["width"] and image["height"] for image in images)
+    plots = Elements(written).all("svg")
+    assert len(plots) == 6  # three of the training, two of the likelihood, one of the classes
+    assert all(plot["role"] == "img" and plot["aria-label"] for plot in plots)
 
 
 def cards(text: str) -> list[list[str]]:
@@ -110,20 +113,37 @@ def test_the_sentences_on_classes_and_memorisation_have_their_numbers(tmp_path: 
 
 def test_of_many_classes_the_20_that_differ_most_are_plotted_in_their_order() -> None:
     shares = [Share(f"class {index}", 0.1, 0.1 + index % 7) for index in range(50)]
-    (plot,) = Elements(page.page(replace(REPORT, shares=shares))).all("img")
-    assert "20 of 50 classes" in (plot["alt"] or "")
-    names = [text for text in svg_texts(plot["src"] or "") if text.startswith("class ")]
+    text = page.page(replace(REPORT, points=[], shares=shares))
+    (plot,) = svgs(text)
+    assert "20 of 50 classes" in plot
+    names = [text for text in svg_texts(plot) if text.startswith("class ")]
     assert len(names) == 20
     assert {int(name.removeprefix("class ")) % 7 for name in names} == {4, 5, 6}
+    assert text.count('<th scope="row" class="">class ') == 50  # in a table that opens on demand
+    assert "All 50 classes" in text
 
 
 def test_only_a_model_that_was_trained_here_has_a_loss_curve(tmp_path: Path) -> None:
     report = rich(tmp_path)
-    trained, untrained = (Elements(page.page(replace(report, points=points))) for points in (report.points, []))
-    assert CAPTIONS["loss"] in [image["alt"] for image in trained.all("img")]
-    assert CAPTIONS["loss"] not in [image["alt"] for image in untrained.all("img")]
-    assert "The model was not trained in this experiment" in untrained.text
-    assert "The model was not trained" not in trained.text
+    trained, untrained = (page.page(replace(report, points=points)) for points in (report.points, []))
+    assert "loss" in svg_texts(svgs(trained)[0])
+    assert not any("loss" in svg_texts(plot) for plot in svgs(untrained))
+    assert "The model was not trained in this experiment" in untrained
+    assert "The model was not trained" not in trained
+
+
+def test_the_loss_curve_has_the_losses_of_the_final_weights_on_both_splits(tmp_path: Path) -> None:
+    with_losses, without = (svg_texts(svgs(page.page(report))[0]) for report in (rich(tmp_path), REPORT))
+    assert {"while training", "training images: 0.0768", "test images: 0.0788"} <= set(with_losses)
+    assert "while training" not in without
+
+
+def test_the_contents_link_to_every_section_that_the_page_has(written: str) -> None:
+    for text in (written, page.page(REPORT)):
+        elements = Elements(text)
+        links = [link["href"] for link in elements.all("a")]
+        assert links == [f"#{heading['id']}" for heading in elements.all("h2") if "id" in heading]
+        assert len(links) == (9 if text is written else 6)
 
 
 @pytest.mark.parametrize(("size", "crisp"), [(8, True), (47, True), (48, False)])
@@ -149,6 +169,5 @@ def test_a_page_with_pictures_of_large_noise_stays_below_3_megabytes(tmp_path: P
         figures.strip(report.pictures[name], CAPTIONS[name], times, labelled)
     figures.animation(noise[:32].unsqueeze(1), 1, report.pictures["trajectory"], 230_000)
     points = [{"step": step, "loss": 1 / step, "gradient_norm": 1 + step % 7} for step in range(500, 500_001, 500)]
-    figures.loss_curve(points, report.snapshots, report.pictures["loss"])
     bound = [{"t": t, "bits_per_dim": 1 / t + (t % 3) / 9, "x_0_error": t * (1 + t % 3)} for t in range(1, 1001)]
     assert 2_000_000 < len(page.page(replace(report, points=points, bound=bound)).encode()) < 3_000_000
