@@ -10,7 +10,7 @@ from lab.experiment.dvcfile import flatten
 from tests.pipeline.project import Project
 
 Rows = dict[str, dict[str, str]]
-SECTIONS = ("classifier.", "neighbours.", "snapshots.")  # of reports/metrics.json
+SECTIONS = ("classifier.", "loss.", "neighbours.", "snapshots.")  # of reports/metrics.json
 
 
 @pytest.fixture(scope="module")
