@@ -55,7 +55,7 @@ def evaluate(
     }
     measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
     network = modelfile.load(model, where)
-    with stage.bar("evaluate losses", 2 * losses.DRAWS, "img") as bar:
+    with stage.bar("evaluate losses", 2 * losses.draws_for(losses.images_of(train, test)), "img") as bar:
         result["loss"], loss_protocol = losses.compare(
             network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
         )

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ddpm import images, params
 from ddpm.data.dataset import Dataset
 from ddpm.evaluation import losses
-from ddpm.evaluation.losses import DRAWS
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description, Model
 from ddpm.params import Params
@@ -59,7 +58,7 @@ def split(count: int, seed: int) -> Dataset:
 
 
 def test_the_loss_is_that_of_training_on_the_same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, data = settings(), split(50, 0)
+    chosen, data = settings(), split(260, 0)
     drawn: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def recorded(denoiser: Any, x_0: Tensor, t: Tensor, eps: Tensor, of: params.Train) -> Tensor:
@@ -68,17 +67,17 @@ def test_the_loss_is_that_of_training_on_the_same_draws(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(losses, "loss_of", recorded)
     zeros = model(chosen, Recorded())
-    measured = losses.measure(zeros, data, 20, chosen.train, 0, 300)
+    measured = losses.measure(zeros, data, 250, chosen.train, 0, 300)
     x_0, t, eps = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     assert measured == pytest.approx(float(eps.square().mean()), rel=1e-5)  # the network predicts eps as zero
     assert measured == pytest.approx(1, abs=0.02)
-    assert len(x_0) == DRAWS
+    assert len(x_0) == 2000
     assert torch.equal(torch.bincount(t)[1:].clamp(66, 67), torch.bincount(t)[1:])  # 30 times share 2000 draws
     real = {image.numpy().tobytes() for image in images.to_float(data.images, [-1.0, 1.0])}
     shown = {image.numpy().tobytes() for image in x_0}
-    assert len(shown) == 20
+    assert len(shown) == 250
     assert shown < real
-    assert len(set(t[::20].tolist())) == 30  # every image has early and late times
+    assert len(set(t[:250].tolist())) == 30  # in random order
 
 
 def test_both_splits_have_the_same_times_and_noise() -> None:
@@ -90,7 +89,7 @@ def test_both_splits_have_the_same_times_and_noise() -> None:
     for first, second in zip(network.calls[:half], network.calls[half:], strict=True):
         assert torch.equal(first["t"], second["t"])
         assert torch.equal(first["x_t"], second["x_t"])
-    assert protocol == {"loss_images": 20, "loss_draws": DRAWS}
+    assert protocol == {"loss_images": 20, "loss_draws": 160}
 
 
 def test_as_many_training_images_as_test_images_are_chosen_from_the_whole_split() -> None:
@@ -107,7 +106,7 @@ def test_a_conditional_network_is_given_the_true_label_of_every_image(conditiona
     chosen, network, data = settings(**{"network.conditional": conditional}), Recorded(), split(12, 0)
     losses.measure(model(chosen, network), data, 12, chosen.train, 0, 256)
     if conditional:
-        assert torch.equal(network.seen("labels"), data.labels[torch.arange(DRAWS) % 12])
+        assert torch.equal(network.seen("labels"), data.labels[torch.arange(96) % 12])
     else:
         assert {call["labels"] for call in network.calls} == {None}
 
@@ -128,6 +127,6 @@ def test_every_kind_of_loss_is_finite_for_any_batch_size(changes: dict[str, Any]
     torch.manual_seed(0)
     modelfile.save(tmp_path / "model.safetensors", description, description.build().state_dict())
     loaded, data = modelfile.load(tmp_path / "model.safetensors"), split(20, 0)
-    large, small = (losses.measure(loaded, data, 20, chosen.train, 0, size) for size in (500, 77))
+    large, small = (losses.measure(loaded, data, 20, chosen.train, 0, size) for size in (160, 77))
     assert 0 < large < 100
     assert large == pytest.approx(small, rel=1e-4)

@@ -89,6 +89,6 @@ def test_the_loss_on_both_splits_and_the_size_of_the_network_are_measured(
     assert set(metrics["loss"]) == {"train", "test"}
     assert all(0 < value < 100 for value in metrics["loss"].values())
     protocol = json.loads((tmp_path / "protocol.json").read_text())
-    assert (protocol["loss_images"], protocol["loss_draws"]) == (20, 2000)
+    assert (protocol["loss_images"], protocol["loss_draws"]) == (20, 160)
     weights = files.read_tensors(folder / "model.safetensors", modelfile.FORMAT).tensors
     assert protocol["network_parameters"] == sum(weight.numel() for weight in weights.values())

@@ -230,7 +230,7 @@ def test_the_page_has_the_table_the_samples_and_the_curves(tmp_path: Path) -> No
     assert page.count('src="data:image/png;base64,') == 3
     assert 'alt="Samples of eta 11111111"' in page
     assert "No samples of going are in MLflow" in page
-    assert 'alt="Loss over optimizer steps of going, ' in page
+    assert 'aria-label="Loss over optimizer steps of going, ' in page
     assert '<td class="number best">0.6667 ★</td>' in page
     assert "<b>wide" not in page
     assert "&lt;b&gt;wide&lt;/b&gt;" in page
