@@ -1,4 +1,7 @@
 # `make repro` reproduces the experiment in params.yaml on a fresh machine; `make test` runs all checks and tests.
+#
+# It needs bash, git and Python 3.11 or newer with venv: Linux, macOS, or WSL on Windows. Without make, install by
+# `pip install -e .` in a virtual environment and run `dvc repro`.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin

@@ -219,6 +219,14 @@ def test_dvc_changes_one_line_of_every_recipe_for_one_value(name: str, tmp_path:
     assert [new.split("#")[0].strip() for old, new in zip(before, after, strict=True) if old != new] == ["steps: 98765"]
 
 
+@pytest.mark.parametrize("value", ["word", "null", "'two words'"])
+def test_dvc_changes_one_line_for_each_of_all_settings(value: str, tmp_path: Path) -> None:
+    settings = flatten(yaml.safe_load(DEFAULT))
+    keys = [key for key, old in settings.items() if not isinstance(old, list) and (old is not None or value != "null")]
+    changed = set_by_dvc(DEFAULT, tmp_path, *(f"{key}={value}" for key in keys))
+    assert len(differences(changed)) == len(keys) > 40
+
+
 def test_dvc_changes_only_the_lines_of_a_list(tmp_path: Path) -> None:
     emptied = set_by_dvc(DEFAULT, tmp_path, "network.attention=[]", "train.betas=[0.5,0.9]", "train.snapshots=[1]")
     lines = DEFAULT.replace("  attention:\n  - 4\n", "  attention: []\n").replace("snapshots: []", "snapshots:\n  - 1")
