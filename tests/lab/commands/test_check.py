@@ -1,12 +1,12 @@
 """`ddpm check`: params.yaml with changes as those of `dvc exp run -S`, without a run."""
 
-import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lab.experiment import dvcfile
 from tests.commands import fails, run
-from tests.lab.conftest import ROOT
 
 
 def checked(*changes: str) -> list[str]:
@@ -103,7 +103,8 @@ def test_every_experiment_of_a_sweep_is_checked() -> None:
 def test_stages_with_new_parameters_and_those_after_them_are_named(
     changes: list[str], stages: str, repository: Path
 ) -> None:
-    shutil.copy(ROOT / "dvc.lock", repository)
+    recorded = {name: {"params": {"params.yaml": dvcfile.declared_params(name)}} for name in dvcfile.stages()}
+    (repository / "dvc.lock").write_text(yaml.safe_dump({"stages": recorded}))
     assert checked(*changes)[-1] == f"stages to run for these parameters: {stages}"
 
 
