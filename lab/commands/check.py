@@ -32,9 +32,9 @@ def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
         name = f"{dvcfile.PARAMS} with {', '.join(one)}" if one else str(dvcfile.PARAMS)
         try:
             with _changed(one) as copy:
-                values = dvcfile.parsed(copy)
-                params.check(values, name)
-                described[name] = [*_differences(values, defaults), _stages(load_yaml(copy))]
+                params.check(dvcfile.parsed(copy), name)
+                values = load_yaml(copy)  # as DVC reads it: 1e-05 is a number
+                described[name] = [*_differences(values, defaults), _stages(values)]
         except UsageError as error:
             errors.append(str(error))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -78,7 +78,7 @@ def _unknown(change: str) -> str | None:
 
 def _differences(values: Mapping[str, Any], defaults: Path) -> Iterator[str]:
     """Lines for the settings that differ from the default recipe."""
-    here, there, used = map(dvcfile.flatten, (values, dvcfile.parsed(defaults), in_use(values)))
+    here, there, used = map(dvcfile.flatten, (values, load_yaml(defaults), in_use(values)))
     changed = [key for key in here if here[key] != there.get(key)]
     yield f"differs from {defaults.as_posix()} in:" if changed else f"all settings are those of {defaults.as_posix()}"
     for key in changed:

@@ -47,37 +47,39 @@ def compose(name: str, folder: Path) -> str:
 
 def check_kept(path: Path, folder: Path) -> None:
     """Raise `UsageError` if params.yaml has settings that neither git, nor DVC, nor a recipe keeps."""
-    if not path.is_file() or identity.in_git(path) or path.read_bytes() in _composed(folder):
+    if not path.is_file() or identity.in_git(path):
         return
-    listed = "".join(f"\n  {change}" for change in _changes_of(path, folder))
+    kept = {}
+    with suppress(UsageError, FileNotFoundError):  # there is no commit, or no git
+        kept["committed"] = identity.read("HEAD", f"./{path}")
+    kept |= {f"recipe {name}": text for name, text in _composed(folder)}
+    if path.read_bytes() in map(str.encode, kept.values()):
+        return
     raise UsageError(
-        f"{path} has changes that are not committed, and no recipe has them:{listed}\n"
+        f"{path} has changes that are not committed, and no recipe has them:{_changes_of(path, kept)}\n"
         f"commit them (`git commit {path}`), save them in {folder}/NAME.yaml, or overwrite them with --force"
     )
 
 
-def _composed(folder: Path) -> Iterator[bytes]:
-    """The contents of params.yaml for every recipe that is usable."""
+def _composed(folder: Path) -> Iterator[tuple[str, str]]:
+    """The name and the params.yaml of every recipe that is usable."""
     for name in names(folder):
         with suppress(UsageError):
-            yield compose(name, folder).encode()
+            yield name, compose(name, folder)
 
 
-def _changes_of(path: Path, folder: Path) -> Iterator[str]:
-    """The settings of params.yaml that differ from the last commit or, without one, from the default recipe."""
+def _changes_of(path: Path, kept: Mapping[str, str]) -> str:
+    """Lines for the settings of params.yaml that differ from the text in `kept` that is most like it."""
     try:
-        before, origin = identity.read("HEAD", f"./{path}"), "committed"
-    except (UsageError, FileNotFoundError):  # no such commit; no git
-        before, origin = (folder / "default.yaml").read_text(encoding="utf-8"), "default"
-    try:
-        here, there = (dvcfile.flatten(yaml.safe_load(text)) for text in (path.read_bytes(), before))
-    except (YAMLError, yaml.YAMLError, AttributeError) as error:
-        yield f"they cannot be listed, because it is not a valid params.yaml: {error}"
-        return
-    changed = [key for key in here | there if here.get(key, MISSING) != there.get(key, MISSING)]
-    yield from (f"{key}: {_shown(here, key)} ({origin}: {_shown(there, key)})" for key in changed)
-    if not changed:
-        yield "comments or layout"
+        here = dvcfile.flatten(yaml.safe_load(path.read_bytes()))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        return f"\n  they cannot be listed, because it is not a valid params.yaml: {error}"
+    found: list[list[str]] = []
+    for name, text in kept.items():
+        there = dvcfile.flatten(yaml.safe_load(text))
+        changed = [key for key in here | there if here.get(key, MISSING) != there.get(key, MISSING)]
+        found.append([f"\n  {key}: {_shown(here, key)} ({name}: {_shown(there, key)})" for key in changed])
+    return "".join(min(found, key=len)) or "\n  comments or layout"
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

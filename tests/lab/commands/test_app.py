@@ -77,13 +77,19 @@ def test_settings_of_a_commit_of_an_experiment_and_of_a_recipe_are_overwritten(r
             assert run("recipe", name).exit_code == 0
 
 
-def test_without_git_the_settings_to_be_lost_are_those_that_differ_from_the_default(repository: Path) -> None:
+def test_the_settings_to_be_lost_are_those_that_differ_from_the_nearest_recipe(repository: Path) -> None:
+    assert run("recipe", "mnist").exit_code == 0
+    change(repository / "params.yaml", "  steps: 80000 ", "  steps: 70000 ")
+    assert fails("recipe", "default").splitlines()[1:-1] == ["  train.steps: 70000 (recipe mnist: 80000)"]
+
+
+def test_without_git_the_settings_to_be_lost_are_compared_with_the_recipes(repository: Path) -> None:
     change(repository / "params.yaml", "  learning_rate: 1.0e-3 ", "  learning_rate: abc ")
     change(repository / "params.yaml", "  image_size: ", "  image_sise: ")
     assert fails("recipe", "mnist").splitlines()[1:-1] == [
-        "  data.image_sise: null (default: missing)",
-        '  train.learning_rate: "abc" (default: 0.001)',
-        "  data.image_size: missing (default: null)",
+        "  data.image_sise: null (recipe default: missing)",
+        '  train.learning_rate: "abc" (recipe default: 0.001)',
+        "  data.image_size: missing (recipe default: null)",
     ]
 
 

@@ -34,12 +34,12 @@ def test_the_default_recipe_is_usable() -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_settings_that_differ_from_the_default_are_listed() -> None:
-    assert checked("train.learning_rate=1e-4", "data.path='a b'", "network.multipliers=[1,2,2]")[:-1] == [
-        "params.yaml with train.learning_rate=1e-4, data.path='a b', network.multipliers=[1,2,2] is usable",
+    assert checked("train.learning_rate=1e-5", "data.path='a b'", "network.multipliers=[1,2,2]")[:-1] == [
+        "params.yaml with train.learning_rate=1e-5, data.path='a b', network.multipliers=[1,2,2] is usable",
         "differs from recipes/default.yaml in:",
         '  data.path = "a b" (not in use)',
         "  network.multipliers = [1, 2, 2] (default: [1, 2])",
-        "  train.learning_rate = 0.0001 (default: 0.001)",
+        "  train.learning_rate = 1e-05 (default: 0.001)",
     ]
 
 
