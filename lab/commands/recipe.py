@@ -79,7 +79,8 @@ def _changes_of(path: Path, kept: Mapping[str, str]) -> str:
         there = dvcfile.flatten(yaml.safe_load(text))
         changed = [key for key in here | there if here.get(key, MISSING) != there.get(key, MISSING)]
         found.append([f"\n  {key}: {_shown(here, key)} ({name}: {_shown(there, key)})" for key in changed])
-    return "".join(min(found, key=len)) or "\n  comments or layout"
+    fewest = min(found, key=len)
+    return "".join(fewest) or "\n  comments or layout"
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
