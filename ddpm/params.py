@@ -197,6 +197,7 @@ class Runtime(Section):
     data_root: str
     resume: bool
     checkpoint_every: Count
+    keep_states: Count
     preview_every: Count
     log_every: Count
 

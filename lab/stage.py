@@ -6,6 +6,7 @@ has ended, and so would record code that was edited meanwhile as the source of t
 
 import argparse
 import inspect
+import io
 import os
 import sys
 import time
@@ -22,8 +23,28 @@ _GO_BACK = (  # DVC has removed the outputs of the stage
     "\nset an allowed value and run again, or go back to the last commit: "
     "git restore params.yaml dvc.lock reports && dvc checkout"
 )
+_LOG_INTERVAL = 30.0  # seconds between two lines of progress in a log
+_LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
 _noted: dict[str, Any] = {}
 _start = time.monotonic()
+
+
+class _Log(io.TextIOBase):
+    """A file for the progress bars of tqdm where standard error is no terminal.
+
+    Of the texts that a bar writes, one every 30 seconds becomes a line, and the last one.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._due = time.monotonic() + _LOG_INTERVAL
+
+    def write(self, text: str) -> int:
+        self._text = text.strip() or self._text
+        if self._text and (text == "\n" or time.monotonic() >= self._due):  # a bar ends with a newline
+            print(self._text, file=sys.stderr, flush=True)
+            self._text, self._due = "", time.monotonic() + _LOG_INTERVAL
+        return len(text)
 
 
 def note_inputs() -> None:
@@ -54,8 +75,20 @@ def run(stage: Callable[..., None]) -> None:
 
 
 def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
-    """Create a progress bar, whose method `update` serves as `progress`. `done` units are done already."""
-    return tqdm(total=total, initial=done, desc=description, unit=unit, mininterval=1)
+    """Create a progress bar, whose method `update` serves as `progress`. `done` units are done already.
+
+    Without a terminal, as in the log of a queue, it writes one line every 30 seconds and one at the end.
+    """
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=description,
+        unit=f" {unit}",
+        mininterval=1,
+        file=None if terminal else _Log(),
+        bar_format=None if terminal else _LOG_FORMAT,
+    )
 
 
 def _in_workspace() -> bool:

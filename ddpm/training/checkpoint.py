@@ -10,8 +10,11 @@ from ddpm.training.curve import LossCurve
 from ddpm.training.loop import Learner
 
 
-def save(path: Path, learner: Learner, curve: LossCurve) -> None:
-    """Write weights, average, Adam's moments, the loss curve and the step, atomically."""
+def save(path: Path, learner: Learner, curve: LossCurve, training: str) -> None:
+    """Write weights, average, Adam's moments, the loss curve and the step, atomically.
+
+    The metadata has the step, and `training`, a hash of all that determines the training.
+    """
     parts = {
         "network": learner.network.state_dict(),
         "average": learner.average.state_dict(),
@@ -19,7 +22,7 @@ def save(path: Path, learner: Learner, curve: LossCurve) -> None:
         "curve": curve.state(),
     }
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    files.write_tensors(path, tensors, {"step": learner.step})
+    files.write_tensors(path, tensors, {"step": learner.step, "training": training})
 
 
 def load(path: Path, learner: Learner, curve: LossCurve) -> None:

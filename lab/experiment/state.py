@@ -6,11 +6,12 @@ folder is not a DVC output, because DVC removes outputs before the command runs.
 finished: DVC has not recorded the outputs yet, and a larger train.steps continues from it.
 """
 
+import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,6 @@ from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
 
-_FINISHED_STATES = 3  # finished trainings whose last state is kept
-
 
 @dataclass(frozen=True)
 class StateFolder:
@@ -34,8 +33,7 @@ class StateFolder:
     @property
     def states(self) -> dict[int, Path]:
         """The paths of the states by step, in increasing order."""
-        found = self.path.glob("step-*.safetensors")
-        return dict(sorted((int(path.stem.removeprefix("step-")), path) for path in found))
+        return dict(sorted((step_of(path), path) for path in self.path.glob("step-*.safetensors")))
 
     @property
     def finished(self) -> bool:
@@ -75,11 +73,21 @@ class StateFolder:
         folder.mkdir(exist_ok=True)
         return folder / f"{step:08d}.safetensors"
 
-    def finish(self, step: int) -> None:
-        """Record that training is finished, and remove the oldest folders of finished trainings."""
+    def copy_snapshots(self, steps: Sequence[int], to: Path) -> None:
+        """Copy the weights of the given steps to the folder `to`, with steps.json, which lists the steps.
+
+        Without the list the folder could be empty, for which DVC prints warnings.
+        """
+        to.mkdir(parents=True, exist_ok=True)
+        files.write_text(to / "steps.json", json.dumps(list(steps)) + "\n")
+        for step in steps:
+            shutil.copy(self.snapshot(step), to)
+
+    def finish(self, step: int, keep: int) -> None:
+        """Record that training is finished. Of all finished trainings, keep only the `keep` newest folders."""
         self._marker(step).touch()
         done = sorted((f for f in folders() if f.finished), key=lambda f: f.modified, reverse=True)
-        for folder in done[_FINISHED_STATES:]:
+        for folder in done[keep:]:
             folder.remove()
 
     def _marker(self, step: int) -> Path:
@@ -109,6 +117,11 @@ class StateFolder:
         except Timeout:
             return False
         return True
+
+
+def step_of(path: Path) -> int:
+    """The step of a state, from its name."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def folders() -> list[StateFolder]:

@@ -1,10 +1,12 @@
 """The start and end of a stage: arguments, errors, and inputs that change while it runs."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -208,8 +210,36 @@ def test_a_broken_tensor_file_among_the_inputs_is_reported_by_the_stage(content:
     assert done.stderr == "tiny: data/in.safetensors is broken\n"
 
 
-def test_a_progress_bar_counts_from_the_units_that_are_done(capsys: pytest.CaptureFixture[str]) -> None:
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_progress_bar_counts_from_the_units_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
     with bar("train", 100, "step", done=40) as progress:
         progress.update(60)
-    assert "train: 100%" in capsys.readouterr().err
-    assert (progress.n, progress.initial, progress.unit) == (100, 40, "step")
+    assert "\rtrain: 100%" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert (progress.n, progress.initial) == (100, 40)
+
+
+def test_progress_in_a_log_is_one_line_per_interval_and_a_last_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with bar("train", 90, "step", done=40) as progress:
+        progress.mininterval = 0
+        for _ in range(50):
+            now += 1.0
+            progress.update()
+    written = capsys.readouterr().err
+    assert [line.split(",")[0] for line in written.splitlines()] == ["train: 70/90 step", "train: 90/90 step"]
+    assert "\r" not in written
+
+
+def test_progress_that_stops_early_ends_with_the_units_that_are_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("train", 100, "step", done=40) as progress:
+        progress.update(20)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("train: 60/100 step, 00:00 elapsed, ")

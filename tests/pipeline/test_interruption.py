@@ -15,7 +15,12 @@ COMMAND = [sys.executable, "-m", "stages.train", "--data", "data/train.safetenso
 
 def outputs(name: str) -> list[str]:
     """The command that trains and writes its outputs to the folder `name`."""
-    paths = {"--model": "model.safetensors", "--snapshots": "snapshots", "--curve": "train.csv"}
+    paths = {
+        "--model": "model.safetensors",
+        "--final-state": "state.safetensors",
+        "--snapshots": "snapshots",
+        "--curve": "train.csv",
+    }
     return [*COMMAND, *(word for option, path in paths.items() for word in (option, f"{name}/{path}"))]
 
 

@@ -52,7 +52,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(
 
     first, first_curve = start(settings, dropping, diffusion_settings), LossCurve(3, CPU)
     go(first, settings, first_curve, stop)
-    checkpoint.save(tmp_path / "state.safetensors", first.learner, first_curve)
+    checkpoint.save(tmp_path / "state.safetensors", first.learner, first_curve, "a training")
 
     second, second_curve = start(settings, dropping, diffusion_settings, weights_seed=1), LossCurve(3, CPU)
     checkpoint.load(tmp_path / "state.safetensors", second.learner, second_curve)
@@ -70,7 +70,7 @@ def test_saving_changes_nothing_in_the_run_that_goes_on(
         for record in loop.train(run.learner, run.denoiser, run.batches, settings):
             curve.add(record)
             if saving:
-                checkpoint.save(tmp_path / "state.safetensors", run.learner, curve)
+                checkpoint.save(tmp_path / "state.safetensors", run.learner, curve, "a training")
         results.append(everything(run, curve))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
@@ -81,7 +81,7 @@ def test_constant_learning_rate_lets_a_longer_run_extend_a_shorter(
     shorter = settings.model_copy(update={"steps": 4})
     run, curve = start(shorter, dropping, diffusion_settings), LossCurve(3, CPU)
     go(run, shorter, curve)
-    checkpoint.save(tmp_path / "state.safetensors", run.learner, curve)
+    checkpoint.save(tmp_path / "state.safetensors", run.learner, curve, "a training")
     extended, extended_curve = start(settings, dropping, diffusion_settings), LossCurve(3, CPU)
     checkpoint.load(tmp_path / "state.safetensors", extended.learner, extended_curve)
     go(extended, settings, extended_curve)
@@ -96,7 +96,7 @@ def test_restored_moments_are_copies_in_the_weights_memory_format(
     run, curve = start(settings, dropping, diffusion_settings), LossCurve(3, CPU)
     go(run, settings, curve, 2)
     path = tmp_path / "state.safetensors"
-    checkpoint.save(path, run.learner, curve)
+    checkpoint.save(path, run.learner, curve, "a training")
     before = path.read_bytes()
     checkpoint.load(path, run.learner, curve)
     for parameter, state in run.learner.optimizer.state.items():

@@ -61,12 +61,12 @@ def fingerprint() -> str:
     return state.fingerprint("train", {"train.steps"}, MACHINE)
 
 
-def finished(name: str, step: int, age: int) -> StateFolder:
-    """A training that finished, with a state that is `age` seconds old."""
+def finished(name: str, step: int, age: int, keep: int = 3) -> StateFolder:
+    """A training that finished, with a state that is `age` seconds old. The `keep` newest are kept."""
     with state.folder(name, resume=True) as saved:
         saved.save(step, write())
         os.utime(saved.states[step], (1e9 - age, 1e9 - age))
-        saved.finish(step)
+        saved.finish(step, keep)
     return saved
 
 
@@ -126,7 +126,7 @@ def test_a_training_is_finished_until_it_is_extended() -> None:
     with state.folder("abc", resume=True) as saved:
         saved.save(100, write())
         assert not saved.finished
-        saved.finish(100)
+        saved.finish(100, keep=3)
         assert saved.finished
         saved.save(150, write())
         assert not saved.finished
@@ -137,12 +137,12 @@ def test_a_shorter_training_does_not_change_the_status_of_a_longer_one() -> None
     with state.folder("abc", resume=True) as saved:
         saved.save(216, write())
         saved.save(20, write())
-        saved.finish(20)
+        saved.finish(20, keep=3)
         assert saved.status == "unfinished at step 216"
         saved.save(3000, write())
-        saved.finish(3000)
+        saved.finish(3000, keep=3)
         saved.save(20, write())
-        saved.finish(20)
+        saved.finish(20, keep=3)
         assert saved.status == "finished at step 3000"
 
 
@@ -180,13 +180,26 @@ def test_the_message_of_an_interrupted_training_announces_resuming_where_it_is_p
 
 
 @pytest.mark.usefixtures("root")
-def test_the_newest_three_finished_trainings_and_all_unfinished_ones_stay() -> None:
+@pytest.mark.parametrize(("keep", "kept"), [(1, ["c"]), (3, ["b", "c", "e"]), (9, ["a", "b", "c", "d", "e"])])
+def test_the_given_number_of_finished_trainings_and_all_unfinished_ones_stay(keep: int, kept: list[str]) -> None:
     with state.folder("unfinished", resume=True) as saved:
         saved.save(1, write())
         os.utime(saved.states[1], (0, 0))
     for name, age in (("d", 5), ("a", 4), ("e", 3), ("b", 2), ("c", 1)):
-        finished(name, 100, age)
-    assert [saved.path.name for saved in state.folders()] == ["b", "c", "e", "unfinished"]
+        finished(name, 100, age, keep)
+    assert [saved.path.name for saved in state.folders()] == [*kept, "unfinished"]
+
+
+@pytest.mark.usefixtures("root")
+def test_the_folder_of_snapshots_lists_their_steps_and_is_never_empty(tmp_path: Path) -> None:
+    with state.folder("abc", resume=True) as saved:
+        saved.snapshot(5).write_bytes(b"weights")
+        saved.snapshot(7).write_bytes(b"not asked for")
+        saved.copy_snapshots([5], tmp_path / "snapshots")
+        saved.copy_snapshots([], tmp_path / "none")
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "snapshots").iterdir()}
+    assert copied == {"00000005.safetensors": b"weights", "steps.json": b"[5]\n"}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "none").iterdir()} == {"steps.json": b"[]\n"}
 
 
 @pytest.mark.usefixtures("root")
