@@ -10,19 +10,24 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lab.experiment import dvcfile, journal
+from lab.experiment import dvcfile, journal, running
+
+if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
+    from ddpm.params import Runtime
 
 _STAGE = os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
 _GO_BACK = (  # DVC has removed the outputs of the stage
     "\nset an allowed value and run again, or go back to the last commit: "
     "git restore params.yaml dvc.lock reports && dvc checkout"
 )
+_COMPUTING = ("reference", "train", "sample", "evaluate")  # the stages that use runtime.threads
 _LOG_INTERVAL = 30.0  # seconds between two lines of progress in a log
 _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
 _noted: dict[str, Any] = {}
@@ -65,13 +70,29 @@ def run(stage: Callable[..., None]) -> None:
     name = stage.__name__
     paths = _paths(stage)
     try:
-        stage(load(dvcfile.PARAMS), **paths)
+        params = load(dvcfile.PARAMS)
+        with _sharing_cores(name, params.runtime):
+            stage(params, **paths)
     except UsageError as error:
         sys.exit(f"{name}: {error}" + _GO_BACK * (isinstance(error, ParamsError) and _in_workspace()))
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{name}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)  # the exit status after Ctrl-C, with which DVC records nothing
     _end(name)
+
+
+@contextmanager
+def _sharing_cores(name: str, runtime: "Runtime") -> Iterator[None]:
+    """Print a warning if this stage and those that already run have more threads than there are cores."""
+    from ddpm import device
+
+    if name not in _COMPUTING or device.resolve(runtime.device).type != "cpu":
+        yield
+        return
+    with running.announced(runtime.threads) as others:
+        if advice := running.advice(runtime.threads, others):
+            print(f"{name}: {advice}", file=sys.stderr, flush=True)
+        yield
 
 
 def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":

@@ -18,6 +18,7 @@ OUTPUTS = [
     "models/extractor.safetensors",
     "data/reference.safetensors",
     "models/model.safetensors",
+    "models/state.safetensors",
     "models/snapshots",
     "reports/train.csv",
     "data/samples.safetensors",
@@ -49,7 +50,8 @@ def rows(project: Project, query: str) -> list[tuple[str, ...]]:
 def test_repro_makes_every_output(reproduced: Project) -> None:
     missing = [path for path in OUTPUTS if not (reproduced.path / path).exists()]
     assert not missing
-    assert [path.name for path in (reproduced.path / "models/snapshots").iterdir()] == ["00000006.safetensors"]
+    snapshots = {path.name for path in (reproduced.path / "models/snapshots").iterdir()}
+    assert snapshots == {"00000006.safetensors", "steps.json"}
     metrics = json.loads((reproduced.path / "reports/metrics.json").read_text())
     assert {
         "fid",

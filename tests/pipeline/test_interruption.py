@@ -94,11 +94,35 @@ def test_more_steps_extend_a_finished_training(prepared: Project) -> None:
     train(prepared, "shorter")
     prepared.set(train__steps=33)
     log = prepared.run(*outputs("extended")).stderr
-    assert "20/33" in log
+    assert "\ntrain: continues from step 20\n" in log
     prepared.set(runtime__resume=False)
     extended, at_once = written(prepared, "extended"), train(prepared, "at once")
     assert extended == at_once
-    assert len(extended) == 4
+    assert len(extended) == 6
+
+
+@pytest.mark.parametrize(("where", "snapshots"), [([], []), (["--temp"], [5, 7])])
+def test_more_steps_extend_a_training_whose_state_is_only_in_the_cache_of_dvc(
+    prepared: Project, where: list[str], snapshots: list[int]
+) -> None:
+    prepared.set(train__snapshots=snapshots)
+    prepared.run("dvc", "config", "cache.dir", "../../the cache")
+    prepared.commit("prepared")
+    prepared.run("dvc", "exp", "run", "train", "-S", "train.steps=20")
+    prepared.git("checkout", "-q", ".")
+    prepared.run("rm", "-r", ".ckpt")
+    before = written(prepared, "../the cache/files")
+    log = prepared.run("dvc", "exp", "run", *where, "--name", "longer", "train", "-S", "train.steps=33").stderr
+    assert "\ntrain: continues from step 20, the end of a shorter training, whose state is in DVC's cache\n" in log
+    assert "is empty" not in log  # DVC warns about a folder of snapshots without a file
+    after = written(prepared, "../the cache/files")
+    assert {path: after[path] for path in before} == before
+    prepared.git("checkout", "-q", ".")
+    prepared.set(train__steps=33, runtime__resume=False)
+    at_once = train(prepared, "at once")
+    del at_once["train.csv"]  # not cached
+    assert set(at_once.values()) <= set(after.values())
+    assert len(at_once) == 3 + len(snapshots)
 
 
 def test_a_snapshot_equals_the_model_of_a_training_that_ends_at_its_step(prepared: Project) -> None:
@@ -108,7 +132,7 @@ def test_a_snapshot_equals_the_model_of_a_training_that_ends_at_its_step(prepare
     shorter = train(prepared, "shorter")
     assert longer["snapshots/00000005.safetensors"] == shorter["model.safetensors"]
     assert longer["snapshots/00000007.safetensors"] != longer["model.safetensors"]
-    assert set(shorter) == {"model.safetensors", "train.csv"}
+    assert set(shorter) == {"model.safetensors", "state.safetensors", "snapshots/steps.json", "train.csv"}
 
 
 def test_another_learning_rate_starts_a_new_training(prepared: Project) -> None:

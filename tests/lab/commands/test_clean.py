@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lab.experiment import state
 from tests.commands import run
 
 
@@ -19,19 +20,31 @@ def test_clean_removes_finished_trainings_only(repository: Path) -> None:
     finished, unfinished = training(repository, "aaaa", True), training(repository, "bbbb", False)
     result = run("clean")
     assert result.exit_code == 0
-    first, second = result.stdout.splitlines()
+    first, second, last = result.stdout.splitlines()
     assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago", "removed"]
-    assert second.split() == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago"]
+    assert second.split()[:10] == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago"]
+    assert second.endswith("kept: the same experiment continues it (to remove it, delete .ckpt/bbbb)")
+    assert last == "freed 2.0 MB, kept 2.0 MB"
     assert not finished.exists()
     assert unfinished.exists()
 
 
-def test_clean_with_list_removes_nothing(repository: Path) -> None:
+def test_clean_keeps_and_names_a_state_in_use(repository: Path) -> None:
+    training(repository, "aaaa", True)
+    with state.folder("aaaa", resume=True):
+        first, last = run("clean").stdout.splitlines()
+    assert first.endswith("kept: a training uses it now")
+    assert last == "freed 0.0 MB, kept 2.0 MB"
+
+
+def test_clean_with_list_removes_nothing_and_shows_the_total(repository: Path) -> None:
     finished = training(repository, "aaaa", True)
+    training(repository, "bbbb", False)
     result = run("clean", "--list")
     assert result.exit_code == 0
     assert "finished" in result.stdout
     assert "removed" not in result.stdout
+    assert result.stdout.endswith("\ntotal: 4.0 MB\n")
     assert finished.exists()
 
 
