@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.experiment import dvcfile, running
 from lab.stage import bar
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +37,13 @@ from lab import stage
 
 {imported}
 
-def tiny(params: Params, first_out: Path, second: Path) -> None:
+def {name}(params: Params, first_out: Path, second: Path) -> None:
     \"""Write nothing of use.\"""
     {body}
 
 
 if __name__ == "__main__":
-    stage.run(tiny)
+    stage.run({name})
     print("done")
 """
 
@@ -73,12 +74,13 @@ def run(
     stage: str | None = "tiny",
     arguments: tuple[str, ...] = PATHS,
     where: Path | None = None,
+    name: str = "tiny",
 ) -> Done:
     """Run the stage as DVC does, with a body of any code; `imported` runs when the stage is imported."""
-    (project / "stages/tiny.py").write_text(STAGE.format(body=body, imported=imported))
+    (project / f"stages/{name}.py").write_text(STAGE.format(body=body, imported=imported, name=name))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     environment |= {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(project)} | ({"DVC_STAGE": stage} if stage else {})
-    command = [sys.executable, "-m", "stages.tiny", *arguments]
+    command = [sys.executable, "-m", f"stages.{name}", *arguments]
     return subprocess.run(command, cwd=where or project, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -191,6 +193,18 @@ def test_code_that_changes_while_the_stage_is_imported_fails_it(project: Path) -
 )
 def test_files_and_parameters_that_a_stage_does_not_depend_on_may_change(body: str, project: Path) -> None:
     assert run(project, body).returncode == 0
+
+
+@pytest.mark.parametrize(("stage", "warned"), [("sample", True), ("prepare", False)])
+def test_a_stage_that_computes_warns_of_too_many_threads_if_another_runs(
+    stage: str, warned: bool, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvcfile, "ROOT", project)
+    alone = run(project, "pass", stage=None, name=stage)
+    with running.announced(os.cpu_count() or 1):
+        beside = run(project, "pass", stage=None, name=stage)
+    assert (alone.returncode, alone.stderr, beside.returncode) == (0, "", 0)
+    assert beside.stderr.startswith(f"{stage}: 2 stages run at once with ") is warned
 
 
 def test_a_stage_started_by_hand_does_not_check_its_inputs(project: Path) -> None:

@@ -106,7 +106,7 @@ def test_more_steps_extend_a_training_whose_state_is_only_in_the_cache_of_dvc(
     prepared: Project, where: list[str], snapshots: list[int]
 ) -> None:
     prepared.set(train__snapshots=snapshots)
-    prepared.run("dvc", "config", "cache.dir", "../../the cache")
+    prepared.run("dvc", "config", "cache.dir", "../the cache")
     prepared.commit("prepared")
     prepared.run("dvc", "exp", "run", "train", "-S", "train.steps=20")
     prepared.git("checkout", "-q", ".")
@@ -116,7 +116,7 @@ def test_more_steps_extend_a_training_whose_state_is_only_in_the_cache_of_dvc(
     assert "\ntrain: continues from step 20, the end of a shorter training, whose state is in DVC's cache\n" in log
     assert "is empty" not in log  # DVC warns about a folder of snapshots without a file
     after = written(prepared, "../the cache/files")
-    assert {path: after[path] for path in before} == before
+    assert {path: after[path] for path in before} == before != {}
     prepared.git("checkout", "-q", ".")
     prepared.set(train__steps=33, runtime__resume=False)
     at_once = train(prepared, "at once")
