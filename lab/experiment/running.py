@@ -1,7 +1,7 @@
 """The stages that run at once in this repository, and whether they have enough cores.
 
 torch's threads wait for each other at every operation. If all stages together have more threads than the machine has
-cores, most of the time is spent waiting: two trainings at once then take many times as long as one after the other.
+cores, most of that time is lost: of two trainings at once, each takes several times as long.
 """
 
 import os
@@ -48,7 +48,7 @@ def advice(threads: int, others: list[int]) -> str | None:
     each = f"{threads} thread{'s' * (threads != 1)} each" if {threads} == {*others} else f"{total} threads"
     fewer = f"-S runtime.threads={cores // stages} or " if 0 < cores // stages < threads else ""
     return (
-        f"{stages} stages run at once with {each} on {cores} cores, and each takes many times as long: "
+        f"{stages} stages run at once with {each} on {cores} cores, and each takes several times as long: "
         f"use {fewer}--jobs {max(1, cores // threads)}"
     )
 
