@@ -41,14 +41,15 @@ class _Log(io.TextIOBase):
     """
 
     def __init__(self) -> None:
-        self._text = ""
+        self._waiting = ""
         self._due = time.monotonic() + _LOG_INTERVAL
 
     def write(self, text: str) -> int:
-        self._text = text.strip() or self._text
-        if self._text and (text == "\n" or time.monotonic() >= self._due):  # a bar ends with a newline
-            print(self._text, file=sys.stderr, flush=True)
-            self._text, self._due = "", time.monotonic() + _LOG_INTERVAL
+        line = text.strip()
+        self._waiting = line or self._waiting
+        if self._waiting and (text == "\n" or (line and time.monotonic() >= self._due)):  # a bar ends with a newline
+            print(self._waiting, file=sys.stderr, flush=True)
+            self._waiting, self._due = "", time.monotonic() + _LOG_INTERVAL
         return len(text)
 
 

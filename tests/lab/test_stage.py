@@ -237,18 +237,20 @@ def test_a_progress_bar_counts_from_the_units_that_are_done(monkeypatch: pytest.
     assert (progress.n, progress.initial) == (100, 40)
 
 
+@pytest.mark.parametrize(("updates", "last"), [(50, 90), (30, 70)])
 def test_progress_in_a_log_is_one_line_per_interval_and_a_last_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    updates: int, last: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with bar("train", 90, "step", done=40) as progress:
         progress.mininterval = 0
-        for _ in range(50):
+        for _ in range(updates):
             now += 1.0
             progress.update()
+        now += 31.0
     written = capsys.readouterr().err
-    assert [line.split(",")[0] for line in written.splitlines()] == ["train: 70/90 step", "train: 90/90 step"]
+    assert [line.split(",")[0] for line in written.splitlines()] == ["train: 70/90 step", f"train: {last}/90 step"]
     assert "\r" not in written
 
 
