@@ -1,6 +1,7 @@
 """Stage report: the results of the other stages as a page for people and as a complete run in MLflow."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ddpm import figures, files, tables
 from ddpm.params import Params, load
 from lab import stage
+from lab.commands.publish import conclude
 from lab.experiment import dvcfile, identity
 from lab.pages import markdown, page
 from lab.pages.contents import Report, final_losses
@@ -55,4 +57,7 @@ def whole(params: Params, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     stage.run(report)
-    publish(load(dvcfile.PARAMS))
+    settings = load(dvcfile.PARAMS)
+    published = publish(settings)
+    if os.environ.get("DDPM_SUMMARY") != "later":  # `make repro` prints it at its end
+        conclude(settings, published)

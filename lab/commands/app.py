@@ -181,11 +181,34 @@ def publish(
     from lab.tracking import store
 
     params = load(dvcfile.PARAMS)
-    published = publish.everything(params) if all_experiments else publish.here(params) or None
-    if published is None:
+    target = store.masked(store.uri(params.tracking))
+    if all_experiments:
+        if (runs := publish.everything(params)) is None:
+            raise typer.Exit(1)
+        typer.echo(f"published {len(runs)} experiment{'s' * (len(runs) != 1)} to {target}")
+        if runs:
+            typer.echo(f"the runs in MLflow: {publish.shown(params, runs[0])}")
+        return
+    if (run := publish.here(params)) is None:
         raise typer.Exit(1)
-    many = f"{published} experiment{'s' * (published != 1)} " if all_experiments else ""
-    typer.echo(f"published {many}to {store.masked(store.uri(params.tracking))}")
+    typer.echo(f"published to {target}")
+    publish.conclude(params, run)
+
+
+@app.command()
+def ui(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the server. Default: 5000, or the next free one.")
+    ] = None,
+    browse: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser, if there is a display.")] = True,
+) -> None:
+    """Show the experiments in MLflow: serve a local store until Ctrl-C, and print the address of the runs."""
+    _in_repository()
+    from ddpm.params import load
+    from lab.commands import ui
+    from lab.experiment import dvcfile
+
+    ui.ui(load(dvcfile.PARAMS).tracking, port, browse)
 
 
 @app.command()

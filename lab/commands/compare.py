@@ -17,7 +17,6 @@ from rich.text import Text
 
 from ddpm.errors import UsageError
 from lab.pages import comparison
-from lab.tracking import store
 from lab.tracking.records import Records
 
 _GAP = 3  # between columns: two of padding and one of the box
@@ -28,10 +27,7 @@ def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> c
     """The table of the experiments with these names, or of all. Raises `UsageError` if there are none."""
     experiments = records.experiments()
     if not experiments:
-        raise UsageError(
-            f"no experiment is tracked as {records.group} in {store.masked(records.uri)}: "
-            f"run one with `dvc repro`, or publish those that DVC keeps with `ddpm publish --all`"
-        )
+        raise UsageError(records.no_runs())
     chosen = comparison.select(experiments, names)
     comparison.check_metrics(chosen, metrics)
     return comparison.compare(chosen, metrics)

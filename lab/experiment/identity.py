@@ -40,6 +40,13 @@ def params(folder: Path = Path()) -> dict[str, Any]:
     return dvcfile.flatten(declared)
 
 
+def title(fingerprint: str, folder: Path = Path()) -> str:
+    """A name with the images, the sampler, its steps and the start of the fingerprint, such as digits-ddim50-8bbf."""
+    values = params(folder)
+    source = Path(values["data.path"]).stem if values["data.source"] == "folder" else values["data.source"]
+    return f"{source}-{values['sample.sampler']}{values['sample.steps']}-{fingerprint[:4]}"
+
+
 def outdated(folder: Path = Path()) -> list[str]:
     """List why the results in `folder` are not those of its parameters and code, as `dvc status` reports it.
 

@@ -43,9 +43,18 @@ def tags(stages: Iterable[str], folder: Path = Path()) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Versions, and the device that this process has used."""
+    """Versions, the device that this process has used, and the model of the processor."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "ddpm")}
-    return {"device": _device(), "python": platform.python_version(), **versions}
+    return {"device": _device(), "cpu": _processor(), "python": platform.python_version(), **versions}
+
+
+def _processor() -> str:
+    """The model of the processor. Only Linux has it in a file; elsewhere Python gives the architecture at least."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _device() -> str:

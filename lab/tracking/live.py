@@ -32,8 +32,9 @@ class Live:
 
     def log(self, point: Mapping[str, float], images_per_second: float) -> None:
         """Log a point of the loss curve, and the speed at its step."""
-        self._tasks.put(lambda run: run.log([point]))
-        self._tasks.put(lambda run: run.log_speed(point["step"], images_per_second))
+        now = time.time()
+        self._tasks.put(lambda run: run.log([point], lambda _: now))
+        self._tasks.put(lambda run: run.log_speed(point["step"], images_per_second, now))
 
     def preview(self, step: int, model: Model) -> None:
         """Draw a few samples of the model and log them as a picture, named after the step."""
@@ -48,7 +49,7 @@ class Live:
 
     def _work(self, settings: Tracking, fingerprint: str, tags: Mapping[str, str]) -> None:
         try:
-            run = Run.open(settings, fingerprint)
+            run = Run.open(settings, fingerprint, folder=Path(), age=0.0)
             run.describe(Path(), tags)
             run.set_status("RUNNING")
             self._perform_tasks(run)

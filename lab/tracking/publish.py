@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +18,64 @@ from lab.tracking import store
 from lab.tracking.run import EXTRACTOR, MODEL, Run
 
 _LOGGED_MODEL = "ddpm.logged_model"
+_TAGS = {  # and their keys in the protocol
+    MODEL: "model_digest",
+    EXTRACTOR: "extractor_digest",
+    "extractor": "extractor",
+    "network_parameters": "network_parameters",
+}
 
 
-def publish(params: Params, folder: Path = Path(), name: str | None = None, commit: str = "") -> bool:
-    """Write the experiment in `folder` into its run; return whether that succeeded.
+@dataclass(frozen=True)
+class Published:
+    """A run that has been written."""
+
+    name: str
+    address: str  # of MLflow's page with all runs; for a local store, as `ddpm ui` serves it
+
+
+def publish(params: Params, folder: Path = Path(), name: str | None = None, commit: str = "") -> Published | None:
+    """Write the experiment in `folder` into its run; return None if that failed.
 
     `name` and `commit` are those of an experiment that DVC keeps; without them, the current experiment is published.
     A failure is a warning, because `ddpm publish` can repeat it.
     """
     try:
-        _publish(params.tracking, folder, name, commit)
+        run = _publish(params.tracking, folder, name, commit)
+        return Published(run.name, store.address(params.tracking, run.experiment_id))
     except Exception as error:
         store.warn(error)
-        return False
-    return True
+        return None
 
 
-def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> None:
+def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> Run:
     measured, protocol = _results(folder)
     fingerprint = identity.fingerprint(protocol["train_digest"], folder)
-    run = Run.open(settings, fingerprint, name)
+    history = journal.tags(identity.MEASURED, folder)
+    seconds = {stage: float(history.get(f"seconds.{stage}", 0)) for stage in identity.MEASURED}
+    duration = sum(seconds.values())
+    run = Run.open(settings, fingerprint, name, folder=folder, age=duration)
     if run.has_different_results(measured, protocol["model_digest"]):
         run.client.delete_run(run.id)
-        run = Run.open(settings, fingerprint, name or run.name)
+        run = Run.open(settings, fingerprint, name or run.name, folder=folder, age=duration)
     # The origin that the training logged stays: this may be another machine, or a later commit.
     origin = {key: value for key, value in identity.origin(name, commit).items() if key not in run.tags}
-    digests = {MODEL: protocol["model_digest"], EXTRACTOR: protocol["extractor_digest"]}
-    run.describe(folder, origin | journal.tags(identity.MEASURED, folder) | digests)
-    run.log([*_curves(folder), {"step": 0, **measured}])
+    run.describe(folder, origin | history | _described(protocol))
+    points = _curves(folder)
+    last = max((point["step"] for point in points), default=1)
+    # A training that MLflow has not seen: its steps took equal times. Without a record of its duration they took none.
+    run.log(points, lambda step: run.start + seconds["train"] * step / last)
+    run.log([{"step": 0, **measured}], lambda _: run.start + duration)
     _log_files(run, folder)
     if settings.log_model:
         _log_model(run, folder / "models/model.safetensors", protocol["model_digest"])
-    run.set_status("FINISHED")
+    run.finish(duration)
+    return run
+
+
+def _described(protocol: Mapping[str, Any]) -> dict[str, str]:
+    """The tags from the protocol; those of earlier versions have fewer keys."""
+    return {tag: str(protocol[key]) for tag, key in _TAGS.items() if key in protocol}
 
 
 def _results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ from ddpm.errors import UsageError
 from ddpm.params import Tracking
 from lab.pages.comparison import Experiment
 from lab.tracking import store
+from lab.tracking.names import charted, key
 from lab.tracking.run import EXTRACTOR, FINGERPRINT
 
 _MOST_RUNS = 50_000  # MLflow's limit for one search
@@ -31,8 +32,7 @@ class Records:
 
     def experiments(self) -> list[Experiment]:
         """The experiments that are not deleted, newest first; at most 50,000."""
-        path = self.uri.removeprefix("sqlite:///")
-        if path != self.uri and not Path(path).exists():
+        if not self._exists():
             return []
         with self._readable_errors():
             found = self._client().get_experiment_by_name(self.group)
@@ -43,18 +43,39 @@ class Records:
                     fingerprint=run.data.tags.get(FINGERPRINT, ""),
                     status=run.info.status.lower(),
                     started=run.info.start_time / 1000,
-                    params={key: _decoded(value) for key, value in run.data.params.items()},
-                    metrics={key: _infinite(value) for key, value in run.data.metrics.items()},
+                    params={name: _decoded(value) for name, value in run.data.params.items()},
+                    metrics={key(name): _infinite(value) for name, value in run.data.metrics.items()},
                     extractor=run.data.tags.get(EXTRACTOR, ""),
                     id=run.info.run_id,
                 )
                 for run in runs
             ]
 
+    def group_id(self) -> str:
+        """The id of the MLflow experiment. Raises `UsageError` with advice if it has no runs."""
+        with self._readable_errors():
+            found = self._client().get_experiment_by_name(self.group) if self._exists() else None
+            if found and self._client().search_runs([found.experiment_id], max_results=1):
+                return str(found.experiment_id)
+        raise UsageError(self.no_runs())
+
+    def no_runs(self) -> str:
+        """What to tell people if there are no runs."""
+        return (
+            f"no experiment is tracked as {self.group} in {store.masked(self.uri)}: "
+            f"run one with `dvc repro`, or publish those that DVC keeps with `ddpm publish --all`"
+        )
+
+    def _exists(self) -> bool:
+        path = self.uri.removeprefix("sqlite:///")
+        return path == self.uri or Path(path).exists()
+
     def loss(self, id: str) -> list[tuple[int, float]]:
         """The loss curve of an experiment: steps and values."""
         with self._readable_errors():
-            return sorted((point.step, point.value) for point in self._client().get_metric_history(id, "loss"))
+            history = self._client().get_metric_history
+            points = history(id, charted("loss")) or history(id, "loss")  # earlier versions named it so
+            return sorted((point.step, point.value) for point in points)
 
     def samples(self, id: str, folder: Path) -> Path | None:
         """Download the grid of samples into a folder; None if it is missing, damaged or unreachable."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _ARTIFACTS_FOLDER = "mlartifacts"
 _DATABASE = "mlflow.db"
+PORT = 5000  # of `ddpm ui`, if it is free
+_LOGIN = re.compile(r"//[^/@\s]*@")
 
 
 def uri(settings: Tracking) -> str:
@@ -28,6 +30,20 @@ def uri(settings: Tracking) -> str:
     given = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_DATABASE}"
     path = given.removeprefix("sqlite:///")
     return given if path == given else f"sqlite:///{dvcfile.ROOT / path}"
+
+
+def is_server(settings: Tracking) -> bool:
+    """Whether the store is an MLflow server, and not a database that `ddpm ui` serves."""
+    return uri(settings).startswith(("http://", "https://"))
+
+
+def address(settings: Tracking, experiment_id: str, port: int = PORT) -> str:
+    """The page in MLflow's UI with the table of the runs, without a password.
+
+    Without `workflowType` the UI opens in its GenAI mode, which does not show runs.
+    """
+    server = _LOGIN.sub("//", uri(settings)).rstrip("/") if is_server(settings) else f"http://127.0.0.1:{port}"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def connect(settings: Tracking) -> "MlflowClient":
@@ -95,4 +111,4 @@ def reason(error: Exception) -> str:
 
 def masked(text: str) -> str:
     """Remove user names and passwords from the addresses in a text."""
-    return re.sub(r"//[^/@\s]*@", "//...@", text)
+    return _LOGIN.sub("//...@", text)

@@ -40,7 +40,7 @@ def test_publishing_again_adds_no_run_point_or_artifact(root: Path) -> None:
     seen = []
     for _ in range(3):
         assert publish.publish(params())
-        seen.append(([run.info.run_id for run in runs(root)], history(root, "loss"), artifacts(root)))
+        seen.append(([run.info.run_id for run in runs(root)], history(root, "train/loss"), artifacts(root)))
     assert seen[0] == seen[1] == seen[2]
     assert len(seen[0][0]) == 1
     assert seen[0][1] == [(point["step"], point["loss"]) for point in POINTS]
@@ -52,7 +52,7 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     [run] = runs(root)
     fingerprint = identity.fingerprint(DIGEST)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == fingerprint[:8]
+    assert run.info.run_name == f"digits-ddim50-{fingerprint[:4]}"
     metrics = run.data.metrics
     assert metrics["classifier.fid"] == 1.25
     assert (metrics["likelihood.bits_per_dim"], metrics["snapshots.best_step"]) == (3.5, 100)
@@ -93,14 +93,14 @@ def test_an_experiment_that_dvc_keeps_has_its_own_origin(root: Path, monkeypatch
 def test_snapshots_are_a_curve_over_steps_however_often_they_are_published(root: Path) -> None:
     for _ in range(2):
         assert publish.publish(params())
-        assert history(root, "snapshot.fid") == [(50, 5.0), (100, 2.5)]
-        assert history(root, "snapshot.is") == [(50, 3.0), (100, 4.0)]
+        assert history(root, "train/snapshots/fid") == [(50, 5.0), (100, 2.5)]
+        assert history(root, "train/snapshots/is") == [(50, 3.0), (100, 4.0)]
 
 
 def test_an_experiment_without_snapshots_is_published_too(root: Path) -> None:
     (root / "reports/snapshots.csv").unlink()
     assert publish.publish(params())
-    assert history(root, "snapshot.fid") == []
+    assert history(root, "train/snapshots/fid") == []
     assert runs(root)[0].info.status == "FINISHED"
 
 
@@ -167,7 +167,7 @@ def test_a_logged_model_is_served_over_http(root: Path, model_file: Path) -> Non
 @pytest.mark.usefixtures("root")
 def test_publishing_to_a_server_that_is_down_is_one_warning(down: str, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
-    assert publish.publish(params(uri=down)) is False
+    assert publish.publish(params(uri=down)) is None
     assert time.monotonic() - start < 10
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -183,6 +183,6 @@ def test_results_of_earlier_versions_have_the_protocol_among_the_metrics(root: P
 
 def test_without_results_publishing_is_a_warning(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "reports/metrics.json").unlink()
-    assert publish.publish(params()) is False
+    assert publish.publish(params()) is None
     assert "reports/metrics.json" in capsys.readouterr().err
     assert runs(root) == []

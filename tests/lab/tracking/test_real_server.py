@@ -106,7 +106,7 @@ def contents(settings: Params) -> tuple["Run", dict[str, int], set[str]]:
 def test_a_live_run_is_completed_and_publishing_again_adds_nothing(settings: Params, tmp_path: Path) -> None:
     follow(settings)
     live, points, _ = contents(settings)
-    assert (live.info.status, points["loss"], points["images_per_second"], points[CPU]) == ("RUNNING", 3, 3, 1)
+    assert (live.info.status, points["train/loss"], points["train/speed/images_per_second"], points[CPU]) == ("RUNNING", 3, 3, 1)
     seen = []
     for _ in range(3):
         assert publish.publish(settings)
@@ -138,5 +138,5 @@ def test_a_server_that_stops_during_training_has_it_all_after_publishing(
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     assert publish.publish(settings)
     complete, points, paths = contents(settings)
-    assert (complete.info.status, points["loss"]) == ("FINISHED", 3)
+    assert (complete.info.status, points["train/loss"]) == ("FINISHED", 3)
     assert "reports/report.md" in paths

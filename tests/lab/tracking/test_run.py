@@ -55,7 +55,7 @@ def test_a_curve_of_more_points_than_one_call_takes_is_whole(root: Path) -> None
     points = [{"step": step, "loss": 1 / step, "gradient_norm": 1.0, "learning_rate": 1.0} for step in range(1, 502)]
     tables.write_points(root / "reports/train.csv", points, ("step", "loss", "gradient_norm", "learning_rate"))
     assert publish.publish(params())
-    assert history(root, "loss") == [(point["step"], point["loss"]) for point in points]
+    assert history(root, "train/loss") == [(point["step"], point["loss"]) for point in points]
 
 
 def test_two_experiments_are_two_runs_of_one_mlflow_experiment(root: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_deleted_run_is_recreated_with_its_full_curve(root: Path) -> None:
     client(root).delete_run(deleted)
     assert publish.publish(params())
     assert runs(root)[0].info.run_id != deleted
-    assert len(history(root, "loss")) == len(POINTS)
+    assert len(history(root, "train/loss")) == len(POINTS)
 
 
 def test_a_run_keeps_the_name_of_its_dvc_experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
