@@ -61,7 +61,7 @@ def write(client: MlflowClient, group: str, number: int, generator: random.Rando
     }
     measured |= {f"more.{number}": generator.random() for number in range(25 - len(measured))}
     metrics = [Metric(key, value, now, 0) for key, value in measured.items()]
-    metrics += [Metric("loss", 1 / step, now + step, step) for step in range(1, POINTS + 1)]
+    metrics += [Metric("train/loss", 1 / step, now + step, step) for step in range(1, POINTS + 1)]
     client.log_batch(
         run.info.run_id,
         metrics,

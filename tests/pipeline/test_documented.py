@@ -81,7 +81,7 @@ def test_the_python_example_of_the_readme_runs(beside: Project) -> None:
 
 
 def is_server(command: str) -> bool:
-    return command.startswith("mlflow ui")
+    return command.startswith(("ddpm ui", "mlflow ui"))
 
 
 def wait_for_queue(project: Project) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from ddpm import files
 from lab.experiment import identity
+from tests.imports import ROOT
 from tests.pipeline.project import Project
 
 OUTPUTS = [
@@ -85,7 +86,7 @@ def test_reports_hold_no_path_of_the_machine(reproduced: Project) -> None:
 def test_repro_records_one_finished_run_with_curves_and_artifacts(reproduced: Project) -> None:
     runs = rows(reproduced, "SELECT run_uuid, status FROM runs")
     assert [status for _, status in runs] == ["FINISHED"]
-    for key, expected in (("loss", [5, 10, 12]), ("snapshot.fid", [6])):
+    for key, expected in (("train/loss", [5, 10, 12]), ("train/snapshots/fid", [6])):
         steps = rows(reproduced, f"SELECT step FROM metrics WHERE key = '{key}' ORDER BY step")
         assert [step for (step,) in steps] == expected
     artifacts = {path.name for path in (reproduced.path / "mlartifacts").rglob("*") if path.is_file()}
@@ -185,16 +186,19 @@ def test_exp_run_accepts_exponents_and_records_its_own_run(reproduced: Project) 
     assert "Running stage 'prepare'" not in result.stdout
     assert yaml.safe_load((reproduced.path / "params.yaml").read_text())["train"]["steps"] == 14
     ((value,),) = rows(reproduced, "SELECT value FROM latest_metrics m JOIN runs r USING (run_uuid) "
-                       "WHERE r.name = 'slow' AND m.key = 'learning_rate'")  # fmt: skip
+                       "WHERE r.name = 'slow' AND m.key = 'train/optimizer/learning_rate'")  # fmt: skip
     assert float(value) == pytest.approx(1e-5)
     reproduced.restore()
 
 
 def test_a_temporary_experiment_shares_the_store_and_the_training(reproduced: Project) -> None:
     before = rows(reproduced, "SELECT COUNT(*) FROM runs")[0][0]
-    reproduced.run("dvc", "exp", "run", "--temp", "-n", "temporary", "-S", "sample.steps=3")
+    result = reproduced.run("dvc", "exp", "run", "--temp", "-n", "temporary", "-S", "sample.steps=3")
+    assert "\ntemporary: 32 samples, measured with a classifier trained on these images\n" in result.stdout
+    assert "  report   reports/index.html, after `dvc exp apply temporary`\n" in result.stdout
+    assert "  next     ddpm compare\n" in result.stdout
     loss = rows(reproduced, "SELECT COUNT(*) FROM metrics m JOIN runs r USING (run_uuid) "
-                "WHERE r.name = 'temporary' AND r.status = 'FINISHED' AND m.key = 'loss'")  # fmt: skip
+                "WHERE r.name = 'temporary' AND r.status = 'FINISHED' AND m.key = 'train/loss'")  # fmt: skip
     assert loss == [(3,)]
     found = tags(reproduced, "temporary")
     assert {"seconds.train", "seconds.sample", "device", "torch", "dvc.baseline"} <= set(found)
@@ -250,8 +254,25 @@ def test_publishing_twice_adds_nothing(reproduced: Project) -> None:
         return [int(rows(reproduced, f"SELECT COUNT(*) FROM {table}")[0][0]) for table in tables] + [len(artifacts)]
 
     before = counts()
-    reproduced.run("ddpm", "publish")
+    printed = reproduced.run("ddpm", "publish").stdout
     assert counts() == before
+    heads = [line.split()[0] for line in printed.splitlines()[-5:]]
+    [(name,)] = rows(reproduced, "SELECT name FROM runs ORDER BY start_time LIMIT 1")
+    assert heads == [f"{name}:", "metrics", "report", "MLflow", "next"]
+
+
+@pytest.mark.parametrize(("summary", "expected"), [("", True), ("later", False)])
+def test_a_run_prints_where_its_results_are_unless_make_prints_it_later(
+    reproduced: Project, summary: str, expected: bool
+) -> None:
+    report = reproduced.run("dvc", "repro", "--force", "--single-item", "report", DDPM_SUMMARY=summary).stdout
+    assert ("  report   reports/index.html\n" in report) == expected
+    assert reproduced.git("status", "--porcelain") == ""
+
+
+def test_make_repro_ends_with_the_summary() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nrepro:")[2].partition("\n\n")[0]
+    assert recipe.splitlines()[1:] == ["\tDDPM_SUMMARY=later dvc repro", "\tddpm publish"]
 
 
 def test_generate_draws_the_first_images_of_the_pipeline(reproduced: Project) -> None:

@@ -16,7 +16,7 @@ from tests.pipeline.test_interruption import wait_for_state
 def curves(project: Project) -> list[tuple[str, ...]]:
     """The name of every finished run, and the numbers of points and of distinct steps in its loss curve."""
     return rows(project, "SELECT name, COUNT(*), COUNT(DISTINCT step) FROM runs JOIN metrics USING (run_uuid) "
-                "WHERE status = 'FINISHED' AND key = 'loss' GROUP BY name ORDER BY name")  # fmt: skip
+                "WHERE status = 'FINISHED' AND key = 'train/loss' GROUP BY name ORDER BY name")  # fmt: skip
 
 
 def test_a_clone_that_pulls_publishes_the_same_run_without_training(reproduced: Project, tmp_path: Path) -> None:
@@ -54,7 +54,9 @@ def test_publish_all_skips_an_experiment_with_outdated_results(reproduced: Proje
     reproduced.run("dvc", "exp", "run", "--temp", "-n", "partial", "-S", "train.seed=5", "train")
     result = reproduced.run("ddpm", "publish", "--all")
     assert "partial is not published: sample: models/model.safetensors has changed" in result.stderr
-    assert re.fullmatch(r"published \d+ experiments? to sqlite:///.*/mlflow.db\n", result.stdout)
+    published, address = result.stdout.splitlines()
+    assert re.fullmatch(r"published \d+ experiments? to sqlite:///.*/mlflow.db", published)
+    assert address.startswith("the runs in MLflow: `ddpm ui`, http://127.0.0.1:5000/#/experiments/")
     query = "SELECT DISTINCT name FROM runs JOIN metrics USING (run_uuid) WHERE key = 'classifier.fid'"
     assert ("partial",) not in rows(reproduced, query) != []
 

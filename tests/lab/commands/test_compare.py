@@ -53,7 +53,8 @@ def record(client: Any, group: str, place: int, folder: Path) -> None:
     ).info.run_id
     values = SHARED | experiment["params"]
     params = [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
-    metrics = [Metric("loss", value, step, step) for step, value in LOSS]
+    name = "loss" if place == 0 else "train/loss"  # an earlier version wrote the first
+    metrics = [Metric(name, value, step, step) for step, value in LOSS]
     metrics += [Metric(f"classifier.{key}", experiment[key], 0, 0) for key in ("fid", "is") if key in experiment]
     client.log_batch(run, metrics, params)
     if experiment["name"] == "deleted":

@@ -32,7 +32,9 @@ METRICS = {
 PROTOCOL = {
     "train_digest": DIGEST,
     "model_digest": "m" * 64,
+    "extractor": "classifier",
     "extractor_digest": "e" * 64,
+    "network_parameters": 1234,
     "samples": 64,
     "data_pinned": True,
     "warnings": [],

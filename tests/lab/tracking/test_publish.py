@@ -59,6 +59,7 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     assert not [key for key in metrics if key.startswith("protocol")]
     assert run.data.tags["ddpm.model"] == "m" * 64
     assert run.data.tags[EXTRACTOR] == "e" * 64
+    assert (run.data.tags["extractor"], run.data.tags["network_parameters"]) == ("classifier", "1234")
     assert run.data.tags[FINGERPRINT] == fingerprint
 
 

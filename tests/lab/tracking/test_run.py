@@ -2,14 +2,15 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ddpm import tables
-from lab.experiment import identity
+from lab.experiment import dvcfile, identity, journal
 from lab.tracking import publish
-from tests.lab.tracking.repository import POINTS, client, edit, history, params, runs
+from tests.lab.tracking.repository import DIGEST, POINTS, client, edit, follow, history, params, runs
 
 # MLflow and SQLAlchemy warn about each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -82,3 +83,59 @@ def test_a_run_keeps_the_name_of_its_dvc_experiment(root: Path, monkeypatch: pyt
     assert [run.info.run_name for run in runs(root)] == ["puffy-daks"]
     assert publish.publish(params(), name="by-hand")
     assert [run.info.run_name for run in runs(root)] == ["by-hand"]
+
+
+def test_a_run_without_a_name_of_dvc_is_named_after_its_images_and_sampler(root: Path) -> None:
+    edit(Path("params.yaml"), lambda text: text.replace("sampler: ddim", "sampler: ancestral"))
+    published = publish.publish(params())
+    assert published is not None
+    assert published.name == runs(root)[0].info.run_name == f"digits-ancestral50-{identity.fingerprint(DIGEST)[:4]}"
+
+
+def times(root: Path, key: str) -> list[int]:
+    """The times of the points of the only run, in milliseconds."""
+    [run] = runs(root)
+    return [point.timestamp for point in client(root).get_metric_history(run.info.run_id, key)]
+
+
+def test_points_that_are_logged_live_have_the_time_at_which_they_were_measured(root: Path) -> None:
+    before = 1000 * time.time()
+    follow(POINTS)
+    logged = {key: times(root, key) for key in ("train/loss", "train/speed/images_per_second")}
+    assert all(before - 1 <= moment <= 1000 * time.time() for moments in logged.values() for moment in moments)
+    time.sleep(0.01)
+    assert publish.publish(params())
+    assert {key: times(root, key) for key in logged} == logged
+
+
+@pytest.mark.parametrize("value", ["1.25", "NaN", "Infinity"])
+def test_publishing_later_changes_neither_times_nor_duration(root: Path, value: str) -> None:
+    edit(root / "reports/metrics.json", lambda text: text.replace("1.25", value))
+    journal.record("train", dvcfile.observed("train"), 60.0)
+    seen = []
+    for _ in range(2):
+        assert publish.publish(params())
+        [run] = runs(root)
+        seen.append((run.info.end_time, times(root, "train/loss"), times(root, "classifier.fid")))
+        time.sleep(0.01)
+    assert seen[0] == seen[1]
+
+
+def test_a_restored_experiment_lasts_as_long_as_its_stages_took_and_ends_now(root: Path) -> None:
+    journal.record("train", dvcfile.observed("train"), 60.0)
+    journal.record("sample", dvcfile.observed("sample"), 30.0)
+    assert publish.publish(params())
+    [run] = runs(root)
+    start, end = run.info.start_time, run.info.end_time
+    assert end - start == pytest.approx(90_000, abs=2)
+    assert end / 1000 == pytest.approx(time.time(), abs=30)
+    relative = [moment - start for moment in times(root, "train/loss")]
+    assert relative == pytest.approx([20_000, 40_000, 60_000], abs=2)  # steps 50, 100 and 150
+    assert times(root, "classifier.fid") == pytest.approx([end], abs=2)
+
+
+def test_a_run_of_unknown_duration_has_none(root: Path) -> None:
+    assert publish.publish(params())
+    [run] = runs(root)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", None)
+    assert set(times(root, "train/loss")) == {run.info.start_time}
