@@ -31,7 +31,7 @@ def ui(settings: Tracking, port: int | None, browse: bool) -> None:
 
     Raises `UsageError` if there are no runs, if the port is taken, or if the server does not start.
     """
-    group = Records(settings).group_id()
+    group = Records(settings).viewed()
     if store.is_server(settings):
         _show(store.address(settings, group), browse)
         return

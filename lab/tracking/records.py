@@ -51,11 +51,15 @@ class Records:
                 for run in runs
             ]
 
-    def group_id(self) -> str:
-        """The id of the MLflow experiment. Raises `UsageError` with advice if it has no runs."""
+    def viewed(self) -> str:
+        """The id of the MLflow experiment, which has the view of `store.address` then.
+
+        Raises `UsageError` with advice if it has no runs.
+        """
         with self._readable_errors():
             found = self._client().get_experiment_by_name(self.group) if self._exists() else None
             if found and self._client().search_runs([found.experiment_id], max_results=1):
+                store.offer_view(self._client(), found)
                 return str(found.experiment_id)
         raise UsageError(self.no_runs())
 

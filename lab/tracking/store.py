@@ -1,5 +1,6 @@
 """The store of MLflow: its address, its client, and warnings where it fails."""
 
+import json
 import logging
 import os
 import re
@@ -14,11 +15,21 @@ from ddpm.params import Tracking
 from lab.experiment import dvcfile
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
 
 _ARTIFACTS_FOLDER = "mlartifacts"
 _DATABASE = "mlflow.db"
 PORT = 5000  # of `ddpm ui`, if it is free
+_VIEW = "ddpm"  # a view of the runs that MLflow's UI offers to everyone: the columns of the table
+_VIEW_TAG = f"mlflow.sharedViewState.{_VIEW}"
+_SHOWN = (
+    "attributes.`Duration`",
+    *(f"metrics.`{by}.{name}`" for by in ("classifier", "inception") for name in ("fid", "is", "precision", "recall")),
+    "metrics.`train/loss`",
+    *(f"params.`{key}`" for key in ("sample.sampler", "sample.steps", "train.learning_rate", "train.steps")),
+)
+_COLUMNS = json.dumps({"selectedColumns": _SHOWN})
 _LOGIN = re.compile(r"//[^/@\s]*@")
 
 
@@ -40,10 +51,11 @@ def is_server(settings: Tracking) -> bool:
 def address(settings: Tracking, experiment_id: str, port: int = PORT) -> str:
     """The page in MLflow's UI with the table of the runs, without a password.
 
-    Without `workflowType` the UI opens in its GenAI mode, which does not show runs.
+    Without `workflowType` the UI opens in its GenAI mode, which does not show runs; without the view the table has no
+    metrics. The experiment must have the view.
     """
     server = _LOGIN.sub("//", uri(settings)).rstrip("/") if is_server(settings) else f"http://127.0.0.1:{port}"
-    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
 def connect(settings: Tracking) -> "MlflowClient":
@@ -83,7 +95,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     artifacts = (dvcfile.ROOT / _ARTIFACTS_FOLDER).resolve().as_uri()
     if found is None:
         local = client.tracking_uri.startswith("sqlite:")
-        return str(client.create_experiment(name, artifact_location=artifacts if local else None))
+        return str(client.create_experiment(name, artifacts if local else None, tags={_VIEW_TAG: _COLUMNS}))
     location = found.artifact_location
     own = client.tracking_uri == f"sqlite:///{dvcfile.ROOT / _DATABASE}"
     if own and location.endswith(f"/{_ARTIFACTS_FOLDER}") and location != artifacts:
@@ -94,7 +106,14 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
         )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    offer_view(client, found)
     return str(found.experiment_id)
+
+
+def offer_view(client: "MlflowClient", experiment: "Experiment") -> None:
+    """Give the MLflow experiment the view that `address` opens, unless it has it; earlier versions gave none."""
+    if experiment.tags.get(_VIEW_TAG) != _COLUMNS:
+        client.set_experiment_tag(experiment.experiment_id, _VIEW_TAG, _COLUMNS)
 
 
 def warn(error: Exception) -> None:

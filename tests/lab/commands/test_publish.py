@@ -10,7 +10,7 @@ from lab.experiment import identity
 from lab.tracking.publish import Published
 from tests.lab.tracking.repository import DIGEST, METRICS, PROTOCOL, params
 
-ADDRESS = "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+ADDRESS = "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=ddpm"
 RUN = Published("slow", ADDRESS)
 
 

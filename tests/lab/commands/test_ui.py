@@ -52,8 +52,11 @@ def test_it_serves_the_runs_at_the_printed_address_until_it_is_interrupted(
         assert process.stdout.readline() == "starting MLflow's server\n"
         address = process.stdout.readline().removeprefix("the runs in MLflow: ").strip()
         started = psutil.Process(process.pid).children(recursive=True)
-        group = Records(params().tracking).group_id()
-        assert address == f"http://127.0.0.1:{port}/#/experiments/{group}/runs?workflowType=machine_learning"
+        group = Records(params().tracking).viewed()
+        assert (
+            address
+            == f"http://127.0.0.1:{port}/#/experiments/{group}/runs?workflowType=machine_learning&viewStateShareKey=ddpm"
+        )
         assert process.stdout.readline() == "press Ctrl-C to stop the server\n"
         with urllib.request.urlopen(address, timeout=30) as page:
             assert page.status == 200
@@ -72,12 +75,12 @@ def test_a_store_without_runs_is_an_error_with_advice(within: Path) -> None:
 
 
 def test_a_server_is_shown_and_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Records, "group_id", lambda _: "7")
+    monkeypatch.setattr(Records, "viewed", lambda _: "7")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@server/mlflow/")
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr(ui, "_has_display", lambda: True)
-    address = "https://server/mlflow/#/experiments/7/runs?workflowType=machine_learning"
+    address = "https://server/mlflow/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=ddpm"
     assert run("ui").stdout == f"the runs in MLflow: {address}\n"
     assert opened == [address]
     assert run("ui", "--no-open").stdout == f"the runs in MLflow: {address}\n"
@@ -98,7 +101,7 @@ def test_a_port_that_is_taken_is_an_error_or_the_next_one_is_used(monkeypatch: p
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        monkeypatch.setattr(Records, "group_id", lambda _: "1")
+        monkeypatch.setattr(Records, "viewed", lambda _: "1")
         assert fails("ui", "--port", taken).startswith(f"ddpm: --port {taken}: this port cannot be used; choose")
         monkeypatch.setattr(store, "PORT", taken)
         assert taken < ui._free(None) < taken + 20
@@ -109,7 +112,7 @@ def test_a_port_that_is_taken_is_an_error_or_the_next_one_is_used(monkeypatch: p
 def test_a_server_that_does_not_start_is_an_error_with_its_reason(
     within: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Records, "group_id", lambda _: "1")
+    monkeypatch.setattr(Records, "viewed", lambda _: "1")
     monkeypatch.setattr(dvcfile, "ROOT", within)
     failing = within / "python"
     failing.write_text("#!/bin/sh\necho 'no access to //me:secret@server' >&2\necho >&2\nexit 3\n")

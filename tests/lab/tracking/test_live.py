@@ -22,7 +22,7 @@ def test_a_live_run_has_points_previews_parameters_and_tags(root: Path, model_fi
     [run] = runs(root)
     assert run.info.status == "RUNNING"
     assert history(root, "train/loss") == [(point["step"], point["loss"]) for point in POINTS]
-    assert history(root, "train/speed/images_per_second") == [(point["step"], 100.0) for point in POINTS]
+    assert history(root, "train/optimizer/images_per_second") == [(point["step"], 100.0) for point in POINTS]
     assert json.loads(run.data.params["train.steps"]) == params().train.steps
     assert {FINGERPRINT, "torch", "python", "device"} <= set(run.data.tags)
     assert artifacts(root) == {"previews/00000150.png"}
@@ -56,7 +56,7 @@ def test_a_resumed_training_repeats_no_point_of_its_curve(root: Path) -> None:
     follow(POINTS[:2])
     follow(POINTS[1:], speed=50.0)
     assert history(root, "train/loss") == [(point["step"], point["loss"]) for point in POINTS]
-    assert history(root, "train/speed/images_per_second") == [(50, 100.0), (100, 100.0), (150, 50.0)]
+    assert history(root, "train/optimizer/images_per_second") == [(50, 100.0), (100, 100.0), (150, 50.0)]
 
 
 def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> 
 def test_publishing_finishes_the_run_of_a_killed_training(root: Path) -> None:
     run = live.Live(params().tracking, identity.fingerprint(DIGEST), {})
     run.log(POINTS[0], images_per_second=1.0)  # and never closed
-    wait(lambda: bool(runs(root) and history(root, "train/speed/images_per_second")))
+    wait(lambda: bool(runs(root) and history(root, "train/optimizer/images_per_second")))
     assert [run.info.status for run in runs(root)] == ["RUNNING"]
     assert publish.publish(params())
     assert [run.info.status for run in runs(root)] == ["FINISHED"]

@@ -106,7 +106,7 @@ def contents(settings: Params) -> tuple["Run", dict[str, int], set[str]]:
 def test_a_live_run_is_completed_and_publishing_again_adds_nothing(settings: Params, tmp_path: Path) -> None:
     follow(settings)
     live, points, _ = contents(settings)
-    assert (live.info.status, points["train/loss"], points["train/speed/images_per_second"], points[CPU]) == (
+    assert (live.info.status, points["train/loss"], points["train/optimizer/images_per_second"], points[CPU]) == (
         "RUNNING",
         3,
         3,

@@ -101,7 +101,7 @@ def times(root: Path, key: str) -> list[int]:
 def test_points_that_are_logged_live_have_the_time_at_which_they_were_measured(root: Path) -> None:
     before = 1000 * time.time()
     follow(POINTS)
-    logged = {key: times(root, key) for key in ("train/loss", "train/speed/images_per_second")}
+    logged = {key: times(root, key) for key in ("train/loss", "train/optimizer/images_per_second")}
     assert all(before - 1 <= moment <= 1000 * time.time() for moments in logged.values() for moment in moments)
     time.sleep(0.01)
     assert publish.publish(params())

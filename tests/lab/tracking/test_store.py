@@ -1,5 +1,6 @@
 """The address of the store, the client, and the experiment of MLflow."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from lab.experiment import dvcfile
 from lab.tracking import publish, store
+from lab.tracking.records import Records
 from tests.lab.tracking.repository import artifacts, client, params, runs
 
 # MLflow and SQLAlchemy warn about each other.
@@ -100,3 +102,25 @@ def test_a_call_that_is_not_answered_takes_less_than_ten_seconds_by_default(
     assert publish.publish(params(uri=down)) is None
     tries = 1 + int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
     assert tries * int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) < 9
+
+
+def test_the_address_opens_a_view_of_runs_with_metrics_that_older_stores_get_too(root: Path) -> None:
+    published = publish.publish(params())
+    [run] = runs(root)
+    found = client(root).get_experiment(run.info.experiment_id)
+    assert published is not None
+    assert published.address == (
+        f"http://127.0.0.1:5000/#/experiments/{found.experiment_id}/runs"
+        "?workflowType=machine_learning&viewStateShareKey=ddpm"
+    )
+    key = "mlflow.sharedViewState.ddpm"
+    columns = json.loads(found.tags[key])["selectedColumns"]
+    assert {"metrics.`classifier.fid`", "metrics.`train/loss`", "params.`sample.sampler`"} < set(columns)
+    client(root).set_experiment_tag(found.experiment_id, key, "of an earlier version")
+    assert Records(params().tracking).viewed() == found.experiment_id
+    assert client(root).get_experiment(found.experiment_id).tags == found.tags
+
+
+def test_the_address_of_a_server_has_no_password() -> None:
+    address = store.address(params(uri="https://me:secret@server/mlflow/").tracking, "7")
+    assert address.startswith("https://server/mlflow/#/experiments/7/runs?workflowType=machine_learning")
