@@ -25,7 +25,9 @@ def conclude(params: Params, published: Published | None) -> None:
 
 
 def _summary(params: Params, published: Published | None) -> str:
-    metrics, protocol = (json.loads(Path(f"reports/{name}.json").read_text()) for name in ("metrics", "protocol"))
+    metrics, protocol = (
+        json.loads(Path(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "protocol")
+    )
     name = published.name if published else identity.title(identity.fingerprint(protocol["train_digest"]))
     tracked = shown(params, published) if published else "not written; `ddpm publish` repeats it"
     experiment = os.environ.get("DVC_EXP_NAME")
