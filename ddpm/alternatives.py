@@ -7,13 +7,20 @@ take plain values, which may be incomplete or come from an earlier version.
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-_SHAPES = {"digits": (8, 1), "mnist": (28, 1), "fashion-mnist": (28, 1), "kmnist": (28, 1), "cifar10": (32, 3)}
+_SHAPES = {  # image size and channels by source
+    "digits": (8, 1),
+    "shapes": (32, 3),
+    "mnist": (28, 1),
+    "fashion-mnist": (28, 1),
+    "kmnist": (28, 1),
+    "cifar10": (32, 3),
+}
 _GAUSSIAN_ONLY = {"schedule", "beta_start", "beta_end"}
 _UNET_ONLY = {"blocks", "attention", "heads", "groups", "norm_eps", "dropout", "downsample"}
 _CHOICES: dict[str, dict[str, tuple[object, ...]]] = {  # setting: the choices that use it
     "data.path": {"data.source": ("folder",)},
     "data.digest": {"data.source": ("folder",)},
-    "data.seed": {"data.source": ("digits", "folder")},
+    "data.seed": {"data.source": ("digits", "shapes", "folder")},
     "diffusion.beta_start": {"diffusion.schedule": ("linear", "quad", "warmup10", "warmup50")},
     "diffusion.beta_end": {"diffusion.schedule": ("linear", "quad", "const", "warmup10", "warmup50")},
     "train.min_snr_gamma": {"train.weighting": ("min_snr",)},

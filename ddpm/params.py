@@ -62,7 +62,7 @@ class Section(BaseModel):
 class Data(Section):
     """The images, and how they become squares of one size."""
 
-    source: Literal["digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "folder"]
+    source: Literal["digits", "shapes", "mnist", "fashion-mnist", "kmnist", "cifar10", "folder"]
     path: str | None
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     image_size: Annotated[int, Field(ge=2, le=4096)]

@@ -260,9 +260,9 @@ def test_all_conflicts_are_reported_at_once() -> None:
             "train.label_dropout = None: must be set for conditional models",
         ),
         ({"evaluate.classifier": None}, "evaluate.classifier = None: must be set for extractor classifier"),
-        ({"data.seed": None}, "data.seed = None: must be set for source digits or folder"),
+        ({"data.seed": None}, "data.seed = None: must be set for source digits or shapes or folder"),
         ({**FOLDER, "data.path": None}, "data.path = None: must be set for source folder"),
-        ({**FOLDER, "data.seed": None}, "data.seed = None: must be set for source digits or folder"),
+        ({**FOLDER, "data.seed": None}, "data.seed = None: must be set for source digits or shapes or folder"),
         ({**FOLDER, "data.image_size": None}, "data.image_size = None: must be set for source folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Image sources: the digits of scikit-learn, torchvision's datasets, and folders or .zip files of images."""
+"""Image sources: scikit-learn's digits, drawn shapes, torchvision's datasets, and folders or .zip files of images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpm import rng
-from ddpm.data import folder
+from ddpm.data import folder, shapes
 from ddpm.errors import UsageError
 from ddpm.params import Data
 
@@ -48,6 +48,8 @@ def load(settings: Data, root: Path) -> tuple[Split, Split]:
             return _folder(settings, root)
         case "digits":
             return _digits(settings)
+        case "shapes":
+            return _shapes(settings)
         case name:
             return _torchvision(name, root)
 
@@ -73,6 +75,18 @@ def _digits(settings: Data) -> tuple[Split, Split]:
     decode = _array_decoder(np.round(digits.images * (255 / 16)).astype(np.uint8))
     labels = digits.target.astype(np.int64)
     return _splits(decode, stratified(labels, settings.seed), labels, list("0123456789"), {"name": "digits"})
+
+
+def _shapes(settings: Data) -> tuple[Split, Split]:
+    from PIL import Image
+
+    seed = settings.seed
+    assert seed is not None
+    labels = np.arange(shapes.COUNT) % len(shapes.CLASSES)
+    indices = stratified(labels, seed)
+    return _splits(
+        lambda index: Image.fromarray(shapes.draw(seed, index)), indices, labels, shapes.CLASSES, {"name": "shapes"}
+    )
 
 
 def _folder(settings: Data, root: Path) -> tuple[Split, Split]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import cifar, mnist
 
-from ddpm.data import sources
+from ddpm.data import shapes, sources
 from ddpm.errors import UsageError
 from tests.data.conftest import Settings
 from tests.data.files import IDX, folder_of, grey, write_cifar, write_idx, zip_of
@@ -44,6 +44,18 @@ def test_digits_equal_those_of_scikit_learn(settings: Settings, tmp_path: Path) 
     for split in sources.load(settings(), tmp_path):
         np.testing.assert_allclose(pixels(split), digits.images[split.indices] / 16 * 255, atol=0.5)
         np.testing.assert_array_equal(split.labels, digits.target[split.indices])
+
+
+def test_shapes_are_drawn_in_colour_with_their_labels(settings: Settings, tmp_path: Path) -> None:
+    train, test = sources.load(settings(source="shapes", image_size=32, channels=3), tmp_path)
+    assert (len(train), len(test)) == (3400, 600)
+    assert sorted([*train.indices, *test.indices]) == list(range(4000))
+    assert train.classes == test.classes == ["circle", "square", "triangle"]
+    np.testing.assert_array_equal(test.labels, test.indices % 3)
+    np.testing.assert_array_equal(np.asarray(test.picture(1)), shapes.draw(0, int(test.indices[1])))
+    assert np.bincount(test.labels).tolist() == [200, 200, 200]
+    other, _ = sources.load(settings(source="shapes", seed=1), tmp_path)
+    np.testing.assert_array_equal(np.asarray(other.picture(0)), shapes.draw(1, int(other.indices[0])))
 
 
 def test_every_class_is_split_in_the_same_proportion(settings: Settings, tmp_path: Path) -> None:
