@@ -35,6 +35,7 @@ class Files:
     archive: zipfile.ZipFile | None
     names: Mapping[PurePosixPath, str]  # name in the archive by unpacked path
     images: tuple[ImageFile, ...]
+    others: tuple[PurePosixPath, ...] = ()  # files without the suffix of an image
 
     def __getitem__(self, index: int) -> "Image.Image":
         """The decoded picture, rotated by its orientation tag. Raises `UsageError` that names the file."""
@@ -90,11 +91,13 @@ def listing(where: Path) -> Files:
         names = {_unpacked(entry.filename): entry.filename for entry in archive.infolist() if not entry.is_dir()}
         paths = list(names)
     else:
-        raise UsageError(f"{where} is neither a folder nor a .zip; set data.path, relative to runtime.data_root")
-    found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not _hidden(path))
+        raise UsageError(f"{where} is neither a folder nor a .zip")
+    shown = sorted(path for path in paths if not _hidden(path))
+    found = [path for path in shown if path.suffix.lower() in SUFFIXES]
     if not found:
         raise UsageError(f"{where} holds no images ({', '.join(SUFFIXES)}) among its {len(paths)} files")
-    return Files(where, archive, names, tuple(_described(found)))
+    others = tuple(path for path in shown if path.suffix.lower() not in SUFFIXES)
+    return Files(where, archive, names, tuple(_described(found)), others)
 
 
 def _unpacked(name: str) -> PurePosixPath:

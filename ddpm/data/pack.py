@@ -1,6 +1,6 @@
 """Packing of raw images into the file of a split, which is written completely or not at all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,12 @@ def pack(split: Split, settings: Data, path: Path, progress: Callable[[int], obj
             if progress is not None:
                 progress(1)
         if bad:
-            more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
-            raise UsageError(f"{len(bad)} images cannot be used:\n  " + "\n  ".join(bad[:_LISTED]) + more)
+            raise unusable(bad)
 
     dataset.write(path, fitted(), split.labels, split.classes, shape, split.source)
+
+
+def unusable(errors: Sequence[str]) -> UsageError:
+    """The error that names the bad images, up to 20, by the error of each."""
+    more = f"\n  and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
+    return UsageError(f"{len(errors)} images cannot be used:\n  " + "\n  ".join(errors[:_LISTED]) + more)

@@ -1,5 +1,6 @@
 """Image sources: scikit-learn's digits, drawn shapes, torchvision's datasets, and folders or .zip files of images."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -92,10 +93,19 @@ def _shapes(settings: Data) -> tuple[Split, Split]:
 def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
     assert settings.path is not None
     assert settings.seed is not None
-    files = folder.listing(root / settings.path)
+    where = root / settings.path
+    if not where.exists():
+        raise UsageError(
+            f"data.path = {settings.path!r}: there is no {where}; put the images there, or run `ddpm data PATH` with "
+            "their folder or .zip"
+        )
+    files = folder.listing(where)
     digest = files.digest()
     if settings.digest not in (None, digest):
-        raise UsageError(f"data.digest = {settings.digest}: the images in {files.where} have {digest}; they changed")
+        raise UsageError(
+            f"data.digest = {settings.digest}: the images in {where} have {digest}, so they changed; run "
+            f"`ddpm data {shlex.quote(str(where))}` to use them, or restore the former images"
+        )
     classes, labels = np.unique([image.label for image in files.images], return_inverse=True)
     splits = np.array([image.split for image in files.images])
     indices: Sequence[np.ndarray] = [np.flatnonzero(splits == split) for split in _SPLITS]

@@ -28,7 +28,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Denoising diffusion experiments: use recipes, generate images, exchange models, compare results.",
+    help="Denoising diffusion experiments: use recipes and images, generate, exchange models, compare results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -87,6 +87,33 @@ def check(
     from lab.commands import check
 
     for line in check.check(set_param or [], Path("recipes/default.yaml")):
+        typer.echo(line)
+
+
+@app.command()
+def data(
+    path: Annotated[
+        Path | None, typer.Argument(help="Folder or .zip. Default: the one in params.yaml.", show_default=False)
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Set data.image_size. Default: the suggested size.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Set data.channels: 1 grey, 3 RGB.")] = None,
+    fit: Annotated[str | None, typer.Option(help="Set data.fit: pad, resize or crop.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only, write nothing.")] = False,
+) -> None:
+    """Examine a folder or .zip of your images, and set it as the source in params.yaml.
+
+    Run it again after you add or remove images.
+    """
+    where = path and path.absolute()  # relative to the user's folder
+    _in_repository()
+    from lab.commands import data
+    from lab.experiment import dvcfile
+
+    data.current(dvcfile.PARAMS)  # an error of params.yaml comes before the work
+    chosen = {"image_size": image_size, "channels": channels, "fit": fit}
+    found = data.survey(where or data.source(dvcfile.PARAMS))
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+    for line in [*data.report(found), *data.change(dvcfile.PARAMS, found, chosen, not dry_run)]:
         typer.echo(line)
 
 

@@ -34,15 +34,24 @@ def compose(name: str, folder: Path) -> str:
     """
     if name not in names(folder):
         raise UsageError(f"there is no recipe {name!r} in {folder}; there are {', '.join(names(folder))}")
-    whole = _round_trip().load((folder / "default.yaml").read_text(encoding="utf-8"))
-    if name != "default":
-        _merge(whole, _changes(folder / f"{name}.yaml"))
-    text = StringIO()
-    _round_trip().dump(whole, text)
-    # The stages read YAML 1.1 by PyYAML, so that is what must be right; ruamel.yaml writes 1.2.
-    params.check(yaml.safe_load(text.getvalue()), f"recipe {name}")
-    _, _, body = text.getvalue().partition("\n")  # the first line describes the default recipe
+    changes = {} if name == "default" else _changes(folder / f"{name}.yaml")
+    composed = edited((folder / "default.yaml").read_text(encoding="utf-8"), changes, f"recipe {name}")
+    _, _, body = composed.partition("\n")  # the first line describes the default recipe
     return f"# {names(folder)[name] or f'Recipe {name}'}\n{body}"
+
+
+def edited(text: str, changes: Mapping[str, Any], name: str) -> str:
+    """Change values in the text of a params.yaml and keep its comments. Raises `UsageError` if it is not usable."""
+    try:
+        whole = _round_trip().load(text)
+    except YAMLError as error:
+        raise UsageError(f"{name} is not valid YAML: {error}") from error
+    _merge(whole, changes)
+    written = StringIO()
+    _round_trip().dump(whole, written)
+    # The stages read YAML 1.1 by PyYAML, so that is what must be right; ruamel.yaml writes 1.2.
+    params.check(yaml.safe_load(written.getvalue()), name)
+    return written.getvalue()
 
 
 def check_kept(path: Path, folder: Path) -> None:

@@ -1,0 +1,176 @@
+"""Examine a folder or .zip of images, and set it as the source in params.yaml."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ddpm import files, params
+from ddpm.data import folder
+from ddpm.data.pack import unusable
+from ddpm.data.sources import TEST_FRACTION
+from ddpm.errors import UsageError
+from ddpm.params import Params
+from lab import stage
+from lab.commands import recipe
+from lab.experiment import dvcfile
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LARGEST = 32  # pixels: the largest size that is suggested, because two CPU cores train it in minutes
+_GREY_MODES = ("1", "L", "LA", "I", "F")  # and 16-bit modes, which begin with I
+_GREY = 8  # the largest difference between the channels of a grey pixel, because JPEG rounds
+_LISTED = 12  # the most classes, sizes... that a line of the report names
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The images in a folder or .zip."""
+
+    where: Path
+    sizes: Counter[tuple[int, int]]  # (width, height)
+    modes: Counter[str]
+    colour: int  # number of images that are not grey
+    classes: Counter[str]
+    splits: Counter[str]  # empty if the images have no split
+    others: Counter[str]  # suffixes of files that are not images
+    digest: str
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return self.sizes.total()
+
+
+def survey(where: Path) -> Survey:
+    """Decode every image, as stage prepare does. Raises `UsageError` that names the images that cannot be used."""
+    listed = folder.listing(where)
+    sizes, modes, colour, bad = Counter[tuple[int, int]](), Counter[str](), 0, list[str]()
+    with stage.bar("read", len(listed.images), "img") as bar:
+        for index in range(len(listed.images)):
+            try:
+                picture = listed[index]
+            except UsageError as error:
+                bad.append(str(error))
+            else:
+                sizes[picture.size] += 1
+                modes[picture.mode] += 1
+                colour += _in_colour(picture)
+            bar.update()
+    if bad:
+        raise unusable(bad)
+    classes = Counter(image.label for image in listed.images)
+    splits = Counter[str](image.split for image in listed.images if image.split)
+    others = Counter(path.suffix.lower() or path.name for path in listed.others)
+    return Survey(where, sizes, modes, colour, classes, splits, others, listed.digest())
+
+
+def _in_colour(picture: "Image.Image") -> bool:
+    if picture.mode in _GREY_MODES or picture.mode.startswith("I;"):
+        return False
+    values = np.asarray(picture.convert("RGB")).astype(int)
+    return bool((values.max(2) - values.min(2) > _GREY).any())
+
+
+def report(found: Survey) -> Iterator[str]:
+    """The lines that describe the images."""
+    sizes = Counter({f"{width}x{height}": count for (width, height), count in found.sizes.items()})
+    modes = _listed(found.modes)
+    splits = _listed(found.splits) or f"none; {TEST_FRACTION:.0%} of each class become test images"
+    yield f"{found.count} images in {found.where}"
+    yield f"  sizes    {_listed(sizes)}"
+    if len(sizes) > 1:
+        (narrow, low), (wide, high) = (tuple(map(end, zip(*found.sizes, strict=True))) for end in (min, max))
+        yield f"           widths {narrow} to {wide}, heights {low} to {high}"
+    yield f"  colours  {found.colour} in colour, {found.count - found.colour} grey; modes {modes}"
+    yield f"  classes  {_listed(found.classes)}"
+    yield f"  splits   {splits}"
+    if found.others:
+        yield f"  ignored  {_listed(found.others)}: only {', '.join(folder.SUFFIXES)} are images"
+
+
+def _listed(counts: Counter[str]) -> str:
+    named = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_LISTED))
+    return named + (f" and {len(counts) - _LISTED} more" if len(counts) > _LISTED else "")
+
+
+def current(path: Path) -> Params:
+    """The settings of params.yaml, with any value of the keys that `change` sets. Raises `ParamsError`."""
+    values = params.read(path)
+    if isinstance(values, dict) and isinstance(data := values.get("data"), dict):
+        valid = {"source": "folder", "path": "any", "digest": None, "image_size": 4096, "channels": 3}
+        values = values | {"data": data | valid}
+    return params.check(values, str(path))
+
+
+def source(path: Path) -> Path:
+    """The folder or .zip that params.yaml names. Raises `UsageError` if it names none."""
+    named = params.load(path)
+    if named.data.path is None:
+        raise UsageError(f"{path}: data.source = {named.data.source!r} is no folder; name yours: `ddpm data PATH`")
+    return dvcfile.data_root(named.runtime.data_root) / named.data.path
+
+
+def change(path: Path, found: Survey, chosen: dict[str, Any], write: bool) -> Iterator[str]:
+    """Set the images as the source in params.yaml, which keeps its comments; yield lines that describe the settings.
+
+    The image size and the channels are the chosen ones, else those of params.yaml, else the suggested ones.
+    """
+    settings, text = current(path), path.read_text(encoding="utf-8")
+    present = {key: value for key, value in dict(yaml.safe_load(text)["data"]).items() if value is not None}
+    suggested = suggestion(found, len(settings.network.multipliers))
+    where = stored_path(found.where, dvcfile.data_root(settings.runtime.data_root))
+    named = {"source": "folder", "path": where, "digest": found.digest}
+    data = named | {key: present.get(key, value) for key, value in suggested.items()} | chosen
+    edited = recipe.edited(text, {"data": data}, str(path))
+    yield f"{path}:"
+    for key, value in data.items():
+        yield f"  data.{key:<11} {value}{_origin(key, value, suggested, chosen)}"
+    yield from _advice(found, data["image_size"], data.get("fit", settings.data.fit))
+    if not write:
+        yield "nothing is written (--dry-run)"
+    elif edited == text:
+        yield f"{path} has these settings already"
+    else:
+        files.write_text(path, edited)
+        yield f"{path} has these settings now; run `dvc repro`"
+
+
+def _origin(key: str, value: object, suggested: dict[str, int], chosen: dict[str, Any]) -> str:
+    if key in chosen or key not in suggested:
+        return ""
+    return " (suggested)" if value == suggested[key] else f" (as before; the images suggest {suggested[key]})"
+
+
+def suggestion(found: Survey, levels: int) -> dict[str, int]:
+    """The image size and the channels for the images, and for a network with so many levels.
+
+    The size is at most the median of the shorter sides, and at most `LARGEST`.
+    """
+    factor = 2 ** (levels - 1)  # each level but the last halves the image
+    shorter = float(np.median([min(size) for size in found.sizes.elements()]))
+    size = max(int(min(shorter, LARGEST)) // factor, 1) * factor
+    return {"image_size": size, "channels": 3 if found.colour else 1}
+
+
+def stored_path(where: Path, root: Path) -> str:
+    """The value of data.path: relative to the folder of datasets, or absolute if the images are elsewhere."""
+    absolute, root = (Path(os.path.normpath(path.absolute())) for path in (where, root))
+    return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
+
+
+def _advice(found: Survey, size: int, fit: str) -> Iterator[str]:
+    """What the fit does to images that are not square or too small, if there are any."""
+    oblong = sum(count for (width, height), count in found.sizes.items() if width != height)
+    small = sum(count for (width, height), count in found.sizes.items() if max(width, height) < size)
+    if fit == "pad" and oblong + small:
+        yield f"data.fit pad adds black borders: {oblong} images are not square, {small} are smaller than {size} pixels"
+        yield "  (--fit crop fills the square: it scales the shorter side and cuts the longer one)"
+    if fit == "resize" and oblong:
+        yield f"data.fit resize distorts the {oblong} images that are not square (--fit crop cuts them)"
