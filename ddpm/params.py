@@ -278,7 +278,7 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
     elif kind == "extra_forbidden":
         rule = "is now called reported" if key == "published" else no_such_key(key, Params)
     elif value is None and key in ("data.image_size", "data.channels"):
-        rule = "must be set for source folder"
+        rule = "must be set for source folder; `ddpm data PATH --dry-run` suggests a value"
     return Conflict(key, value, f"{rule[0].lower()}{rule[1:]}")
 
 

@@ -1,5 +1,6 @@
 """Stage prepare: pack raw images into data/train.safetensors and data/test.safetensors."""
 
+import sys
 from pathlib import Path
 
 from ddpm.data import sources
@@ -12,6 +13,10 @@ from lab.experiment import dvcfile
 
 def prepare(params: Params, train: Path, test: Path) -> None:
     """Pack each split of the source into one file, fitted to the image size."""
+    if params.data.source == "folder" and params.data.digest is None:
+        print(
+            "prepare: data.digest is null, so `dvc repro` ignores changed images; `ddpm data` sets it", file=sys.stderr
+        )
     splits = sources.load(params.data, dvcfile.data_root(params.runtime.data_root))
     try:
         for split, path in zip(splits, (train, test), strict=True):

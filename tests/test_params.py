@@ -173,8 +173,12 @@ def test_all_wrong_values_are_reported_at_once() -> None:
 
 def test_a_folder_needs_path_size_and_channels_which_are_reported_at_once() -> None:
     rule = "None: must be set for source folder"
-    keys = ("data.image_size", "data.channels", "data.path")
-    assert complaints({"data.source": "folder"}) == [f"{key} = {rule}" for key in keys]
+    advice = "; `ddpm data PATH --dry-run` suggests a value"
+    assert complaints({"data.source": "folder"}) == [
+        f"data.image_size = {rule}{advice}",
+        f"data.channels = {rule}{advice}",
+        f"data.path = {rule}",
+    ]
 
 
 def test_all_conflicts_are_reported_at_once() -> None:
@@ -263,7 +267,10 @@ def test_all_conflicts_are_reported_at_once() -> None:
         ({"data.seed": None}, "data.seed = None: must be set for source digits or shapes or folder"),
         ({**FOLDER, "data.path": None}, "data.path = None: must be set for source folder"),
         ({**FOLDER, "data.seed": None}, "data.seed = None: must be set for source digits or shapes or folder"),
-        ({**FOLDER, "data.image_size": None}, "data.image_size = None: must be set for source folder"),
+        (
+            {**FOLDER, "data.image_size": None},
+            "data.image_size = None: must be set for source folder; `ddpm data PATH ",
+        ),
     ],
 )
 def test_a_conflict_names_its_key_value_and_rule(changes: dict[str, Any], complaint: str) -> None:

@@ -82,17 +82,18 @@ def report(found: Survey) -> Iterator[str]:
     """The lines that describe the images."""
     sizes = Counter({f"{width}x{height}": count for (width, height), count in found.sizes.items()})
     modes = _listed(found.modes)
-    splits = _listed(found.splits) or f"none; {TEST_FRACTION:.0%} of each class become test images"
-    yield f"{found.count} images in {found.where}"
+    splits = _listed(found.splits) or f"none: {TEST_FRACTION:.0%} of each class become test images"
+    widths, heights = ({size[axis] for size in found.sizes} for axis in (0, 1))
+    where = found.where.relative_to(Path.cwd()) if found.where.is_relative_to(Path.cwd()) else found.where
+    yield f"{where}: {found.count} images"
     yield f"  sizes    {_listed(sizes)}"
     if len(sizes) > 1:
-        (narrow, low), (wide, high) = (tuple(map(end, zip(*found.sizes, strict=True))) for end in (min, max))
-        yield f"           widths {narrow} to {wide}, heights {low} to {high}"
-    yield f"  colours  {found.colour} in colour, {found.count - found.colour} grey; modes {modes}"
+        yield f"           widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}"
+    yield f"  colours  {found.colour} in colour, {found.count - found.colour} grey; modes: {modes}"
     yield f"  classes  {_listed(found.classes)}"
     yield f"  splits   {splits}"
     if found.others:
-        yield f"  ignored  {_listed(found.others)}: only {', '.join(folder.SUFFIXES)} are images"
+        yield f"  ignored  {_listed(found.others)}; images are {', '.join(folder.SUFFIXES)}"
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -129,17 +130,17 @@ def change(path: Path, found: Survey, chosen: dict[str, Any], write: bool) -> It
     named = {"source": "folder", "path": where, "digest": found.digest}
     data = named | {key: present.get(key, value) for key, value in suggested.items()} | chosen
     edited = recipe.edited(text, {"data": data}, str(path))
-    yield f"{path}:"
+    yield f"{path}"
     for key, value in data.items():
         yield f"  data.{key:<11} {value}{_origin(key, value, suggested, chosen)}"
     yield from _advice(found, data["image_size"], data.get("fit", settings.data.fit))
     if not write:
-        yield "nothing is written (--dry-run)"
+        yield f"{path} is not written, because of --dry-run"
     elif edited == text:
         yield f"{path} has these settings already"
     else:
         files.write_text(path, edited)
-        yield f"{path} has these settings now; run `dvc repro`"
+        yield f"{path} is written; run `dvc repro`"
 
 
 def _origin(key: str, value: object, suggested: dict[str, int], chosen: dict[str, Any]) -> str:
@@ -166,11 +167,13 @@ def stored_path(where: Path, root: Path) -> str:
 
 
 def _advice(found: Survey, size: int, fit: str) -> Iterator[str]:
-    """What the fit does to images that are not square or too small, if there are any."""
+    """What the fit does to images that are not square or that are small, if there are any."""
     oblong = sum(count for (width, height), count in found.sizes.items() if width != height)
     small = sum(count for (width, height), count in found.sizes.items() if max(width, height) < size)
-    if fit == "pad" and oblong + small:
-        yield f"data.fit pad adds black borders: {oblong} images are not square, {small} are smaller than {size} pixels"
-        yield "  (--fit crop fills the square: it scales the shorter side and cuts the longer one)"
+    other = "; `--fit crop` scales the shorter side and cuts the longer one"
+    if fit == "pad" and oblong:
+        yield f"data.fit pad adds black borders to the {oblong} images that are not square{other}"
+    if fit == "pad" and small:
+        yield f"data.fit pad adds black borders to the {small} images below {size} pixels; `--fit crop` enlarges them"
     if fit == "resize" and oblong:
-        yield f"data.fit resize distorts the {oblong} images that are not square (--fit crop cuts them)"
+        yield f"data.fit resize distorts the {oblong} images that are not square{other}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import cifar, mnist
 
-from ddpm.data import shapes, sources
+from ddpm.data import folder, shapes, sources
 from ddpm.errors import UsageError
 from tests.data.conftest import Settings
 from tests.data.files import IDX, folder_of, grey, write_cifar, write_idx, zip_of
@@ -199,10 +199,17 @@ def test_a_digest_pins_the_images_of_a_folder(settings: Settings, tmp_path: Path
     pinned, _ = sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
     assert free.source == pinned.source  # the digest does not change the prepared data
     (where / "a/00.png").write_bytes(grey(200))
-    with pytest.raises(
-        UsageError, match=rf"data\.digest = {digest}: the images in {where} have \w{{64}}; they changed"
-    ):
+    with pytest.raises(UsageError) as caught:
         sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
+    changed = f"the images in {where} have {folder.listing(where).digest()}, so they changed"
+    remedy = f"run `ddpm data {where}` to use them, or restore the former images"
+    assert str(caught.value) == f"data.digest = {digest}: {changed}; {remedy}"
+
+
+def test_error_names_the_place_of_missing_images(settings: Settings, tmp_path: Path) -> None:
+    message = rf"^data\.path = 'pets': there is no {tmp_path}/pets; put the images there, or run `ddpm data PATH`"
+    with pytest.raises(UsageError, match=message):
+        sources.load(settings(source="folder", path="pets"), tmp_path)
 
 
 def test_the_location_of_a_folder_does_not_matter(settings: Settings, tmp_path: Path) -> None:

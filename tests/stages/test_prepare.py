@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ddpm import params
-from ddpm.data import dataset
+from ddpm.data import dataset, folder
 from ddpm.errors import UsageError
 from ddpm.params import Params
 from lab.experiment import dvcfile
@@ -74,5 +74,15 @@ def test_a_bad_image_leaves_no_half_written_file(tmp_path: Path, chosen: Chosen)
 
 
 def test_the_folder_is_searched_below_the_data_root(tmp_path: Path, chosen: Chosen) -> None:
-    with pytest.raises(UsageError, match=rf"{tmp_path}/raw/pets is neither a folder nor a \.zip"):
+    with pytest.raises(UsageError, match=rf"there is no {tmp_path}/raw/pets; "):
         prepare(chosen(source="folder", path="pets"), *packed(tmp_path))
+
+
+def test_a_folder_without_a_digest_is_a_warning(
+    tmp_path: Path, chosen: Chosen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = folder_of(tmp_path / "raw" / "pets", {"train/1.png": grey(1), "test/2.png": grey(2)})
+    warning = "prepare: data.digest is null, so `dvc repro` ignores changed images; `ddpm data` sets it\n"
+    for digest, warned in ((None, True), (folder.listing(where).digest(), False)):
+        prepare(chosen(source="folder", path="pets", digest=digest), *packed(tmp_path))
+        assert (warning in capsys.readouterr().err) == warned
