@@ -20,7 +20,7 @@ _NORMALS = {  # unit vectors (x, y), each perpendicular to a side
     "square": np.array([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)]),
     "triangle": np.array([(0.0, 1.0), (_HALF, -0.5), (-_HALF, -0.5)]),
 }
-_TURN = {"square": math.sqrt(2) - 1, "triangle": 1 / math.sqrt(3)}  # tan(angle / 2) of the largest rotation
+_TURN = 0.18  # tan(angle / 2) of the largest rotation, 20 degrees
 _INSIDE = {"square": 0.886, "triangle": 0.778}  # distance of a side from the centre, for the area of the unit circle
 
 
@@ -34,7 +34,7 @@ def draw(seed: int, index: int) -> np.ndarray:
     hue, other_hue, saturation, value, pale, light, size, right, down, turn = map(float, numbers)
     shape = _rgb(hue, 0.55 + 0.4 * saturation, 0.65 + 0.35 * value)
     background = _rgb(hue + 0.3 + 0.4 * other_hue, 0.1 + 0.3 * pale, 0.8 + 0.2 * light)
-    radius = 5.5 + 4 * size
+    radius = 7 + 3 * size
     free = SIZE / 2 - 2 * _INSIDE["triangle"] * radius  # keeps the corners of a triangle in the image
     pixels = np.arange(SIZE) - (SIZE - 1) / 2
     x, y = pixels[None, :] - free * (2 * right - 1), pixels[:, None] - free * (2 * down - 1)
@@ -46,7 +46,7 @@ def _distance(name: str, x: np.ndarray, y: np.ndarray, radius: float, turn: floa
     """The distance of each pixel from the outline, in pixels; negative inside."""
     if name == "circle":
         return np.sqrt(x * x + y * y) - radius
-    half = turn * _TURN[name]
+    half = turn * _TURN
     cos, sin = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     sides = [x * (cos * a - sin * b) + y * (sin * a + cos * b) for a, b in _NORMALS[name]]
     return np.maximum.reduce(sides) - _INSIDE[name] * radius
