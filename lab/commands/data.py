@@ -133,7 +133,8 @@ def change(path: Path, found: Survey, chosen: dict[str, Any], write: bool) -> It
     yield f"{path}"
     for key, value in data.items():
         yield f"  data.{key:<11} {value}{_origin(key, value, suggested, chosen)}"
-    yield from _advice(found, data["image_size"], data.get("fit", settings.data.fit))
+    fit = data.get("fit", settings.data.fit)
+    yield from (f"  note: {line}" for line in _advice(found, data["image_size"], fit, settings.evaluate.extractor))
     if not write:
         yield f"{path} is not written, because of --dry-run"
     elif edited == text:
@@ -166,14 +167,15 @@ def stored_path(where: Path, root: Path) -> str:
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
 
 
-def _advice(found: Survey, size: int, fit: str) -> Iterator[str]:
-    """What the fit does to images that are not square or that are small, if there are any."""
+def _advice(found: Survey, size: int, fit: str, extractor: str) -> Iterator[str]:
+    """Lines on settings that do not suit the images."""
     oblong = sum(count for (width, height), count in found.sizes.items() if width != height)
     small = sum(count for (width, height), count in found.sizes.items() if max(width, height) < size)
-    other = "; `--fit crop` scales the shorter side and cuts the longer one"
     if fit == "pad" and oblong:
-        yield f"data.fit pad adds black borders to the {oblong} images that are not square{other}"
-    if fit == "pad" and small:
-        yield f"data.fit pad adds black borders to the {small} images below {size} pixels; `--fit crop` enlarges them"
+        yield f"fit pad adds black borders to {oblong} images that are not square; --fit crop cuts them instead"
     if fit == "resize" and oblong:
-        yield f"data.fit resize distorts the {oblong} images that are not square{other}"
+        yield f"fit resize distorts {oblong} images that are not square; --fit crop cuts them instead"
+    if fit == "pad" and small:
+        yield f"fit pad adds black borders to {small} images below {size} pixels; --fit crop enlarges them instead"
+    if extractor == "classifier" and len(found.classes) < 2:
+        yield "evaluate.extractor classifier needs two classes: put each into a folder, or set inception, a download"

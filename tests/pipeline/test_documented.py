@@ -22,6 +22,7 @@ ELSEWHERE = {  # the first words of a command, and the reason why it does not ru
     "make ": ".ci/run runs it",
     "ddpm import ddpm-cifar10-32/": "the download is not available; tests/interop imports such folders",
     "ddpm import diffusion_cifar10.ckpt": "the download is not available; tests/interop imports such files",
+    "ddpm recipe shapes": "it takes minutes; tests/pipeline/test_recipes.py runs the recipe",
     "ddpm recipe mnist-small": "its data is not available; tests/pipeline/test_recipes.py runs the recipe",
     "dvc exp run -S runtime.data_root=DIR": "the recipe's data is not available",
 }

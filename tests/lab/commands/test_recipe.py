@@ -10,6 +10,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from ddpm import params
+from ddpm.data import shapes
 from ddpm.errors import UsageError
 from ddpm.network.modelfile import Description
 from lab.commands import recipe
@@ -92,11 +93,12 @@ def loaded(name: str) -> params.Params:
 
 
 def parameters(settings: params.Params) -> int:
-    """How many the recipe's network has; with ten classes where it is conditional, which is MNIST's alone."""
+    """The number of parameters of the recipe's network. Conditional recipes are those of digits and of shapes."""
     data = settings.data
+    classes = shapes.CLASSES if data.source == "shapes" else [str(digit) for digit in range(10)]
     shape = (data.channels, data.image_size, data.image_size)
     with torch.device("meta"):
-        network = Description(settings.diffusion, settings.network, shape, [str(n) for n in range(10)]).build()
+        network = Description(settings.diffusion, settings.network, shape, classes).build()
     return sum(parameter.numel() for parameter in network.parameters())
 
 
