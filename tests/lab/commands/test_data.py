@@ -169,6 +169,7 @@ def test_the_suggested_size_suits_the_images_and_the_network(
         (encoded(Image.new("RGBA", (3, 3), (9, 200, 9, 255))), 3),
         (encoded(Image.new("RGB", (3, 3), RED).convert("P")), 3),
     ],
+    ids=["L", "grey RGB", "grey JPEG", "I;16", "LA", "RGB", "RGBA", "P"],
 )
 def test_channels_follow_from_the_colours_of_the_pixels(repository: Path, content: bytes, channels: int) -> None:
     printed(folder_of(repository / "x", {"a.png": grey(1), "b.png": content}))
