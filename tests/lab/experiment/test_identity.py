@@ -116,3 +116,10 @@ def test_settings_that_are_not_in_use_do_not_identify_an_experiment(experiment_f
     second = fingerprint()
     assert fingerprint(sample__sigma="large") != second
     assert fingerprint(sample__sigma="small", sample__eta=0.5) == second
+
+
+def test_a_title_has_the_images_the_sampler_and_the_start_of_the_fingerprint(experiment_folder: Path) -> None:
+    assert identity.title("8bbf0123", experiment_folder) == "digits-ddim50-8bbf"
+    values = {"data.source": "folder", "data.path": "pets/cats.zip", "data.image_size": 8, "data.channels": 3}
+    project.edit(experiment_folder / "params.yaml", values)
+    assert identity.title("8bbf0123", experiment_folder) == "cats-ddim50-8bbf"
