@@ -28,7 +28,8 @@ _GO_BACK = (  # DVC has removed the outputs of the stage
     "git restore params.yaml dvc.lock reports && dvc checkout"
 )
 _COMPUTING = ("reference", "train", "sample", "evaluate")  # the stages that use runtime.threads
-_LOG_INTERVAL = 30.0  # seconds between two lines of progress in a log
+_FIRST_LINE = 5.0  # seconds until a log has the first line of progress, with the expected time
+_LOG_INTERVAL = 30.0  # seconds between two later lines
 _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
 _noted: dict[str, Any] = {}
 _start = time.monotonic()
@@ -37,12 +38,12 @@ _start = time.monotonic()
 class _Log(io.TextIOBase):
     """A file for the progress bars of tqdm where standard error is no terminal.
 
-    Of the texts that a bar writes, one every 30 seconds becomes a line, and the last one.
+    Of the texts that a bar writes, one after 5 seconds, then one every 30 seconds and the last one become lines.
     """
 
     def __init__(self) -> None:
         self._waiting = ""
-        self._due = time.monotonic() + _LOG_INTERVAL
+        self._due = time.monotonic() + _FIRST_LINE
 
     def write(self, text: str) -> int:
         line = text.strip()
@@ -99,7 +100,7 @@ def _sharing_cores(name: str, runtime: "Runtime") -> Iterator[None]:
 def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
     """Create a progress bar, whose method `update` serves as `progress`. `done` units are done already.
 
-    Without a terminal, as in the log of a queue, it writes one line every 30 seconds and one at the end.
+    Without a terminal, as in the log of a queue, it writes a line after 5 seconds, one every 30 seconds, and the last.
     """
     terminal = sys.stderr.isatty()
     return tqdm(

@@ -39,6 +39,14 @@ def test_functions_and_tests_of_the_equations_exist(page: str, least: int) -> No
         assert f"def {test}(" in (folder / path).read_text(), test
 
 
+def test_code_in_the_readme_has_at_most_99_characters_a_line() -> None:
+    blocks = re.findall(
+        r"^```(?:bash|python|text)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) > 5
+    assert not [line for block in blocks for line in block.splitlines() if len(line) > 99]
+
+
 def test_every_recipe_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert not [path.stem for path in (ROOT / "recipes").glob("*.yaml") if f"| `{path.stem}` |" not in readme]

@@ -15,7 +15,7 @@ _NUMBERS = {  # names of metrics and of their values for real images, the most i
     "class_distance": ("class distance", "", ""),
     "kid": ("KID", "", ""),
 }
-_EXTRACTORS = {"classifier": "a classifier trained on these images", "inception": "InceptionV3"}
+EXTRACTORS = {"classifier": "a classifier trained on these images", "inception": "InceptionV3"}
 
 
 def text(
@@ -26,10 +26,10 @@ def text(
     `report` is the path of the page, `tracked` says where MLflow shows the run, `after` is the next command to try.
     """
     extractor = str(protocol.get("extractor", ""))
-    by = f", measured with {_EXTRACTORS.get(extractor, extractor)}" if extractor else ""
+    by = f", measured with {EXTRACTORS.get(extractor, extractor)}" if extractor else ""
     samples = f": {protocol['samples']} samples{by}" if "samples" in protocol else ""
     rows = {
-        "metrics": ", ".join(_numbers(metrics.get(extractor, {}))) or "none",
+        "metrics": ", ".join(_beside(*row) for row in numbers(metrics.get(extractor, {}))) or "none",
         "report": report,
         "MLflow": tracked,
         "next": after,
@@ -37,14 +37,18 @@ def text(
     return "\n".join([f"{name}{samples}", *(f"  {title:<9}{value}" for title, value in rows.items())])
 
 
-def _numbers(measured: Mapping[str, float]) -> list[str]:
-    """The first metrics that are measured, each beside its value for real images if there is one."""
+def numbers(measured: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """The first metrics that are measured: title, value, and the named value for real images, empty without one."""
     found = []
     for key, (title, other, other_key) in _NUMBERS.items():
         if key in measured:
-            beside = f" ({other} {number(measured[other_key])})" if other_key in measured else ""
-            found.append(f"{title} {number(measured[key])}{beside}")
+            real = f"{other} {number(measured[other_key])}" if other_key in measured else ""
+            found.append((title, number(measured[key]), real))
     return found[:_MOST]
+
+
+def _beside(title: str, value: str, real: str) -> str:
+    return f"{title} {value}" + (f" ({real})" if real else "")
 
 
 def quick_experiment(params: Params) -> str | None:

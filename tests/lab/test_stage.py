@@ -237,9 +237,9 @@ def test_a_progress_bar_counts_from_the_units_that_are_done(monkeypatch: pytest.
     assert (progress.n, progress.initial) == (100, 40)
 
 
-@pytest.mark.parametrize(("updates", "last"), [(50, 90), (30, 70)])
-def test_progress_in_a_log_is_one_line_per_interval_and_a_last_one(
-    updates: int, last: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("updates", "shown"), [(50, [45, 75, 90]), (30, [45, 70])])
+def test_progress_in_a_log_is_a_line_after_5_seconds_then_every_30_seconds_and_a_last_one(
+    updates: int, shown: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -250,7 +250,7 @@ def test_progress_in_a_log_is_one_line_per_interval_and_a_last_one(
             progress.update()
         now += 31.0
     written = capsys.readouterr().err
-    assert [line.split(",")[0] for line in written.splitlines()] == ["train: 70/90 step", f"train: {last}/90 step"]
+    assert [line.split(",")[0] for line in written.splitlines()] == [f"train: {done}/90 step" for done in shown]
     assert "\r" not in written
 
 
