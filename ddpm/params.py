@@ -233,17 +233,13 @@ class Params(Section):
 
 def load(path: Path) -> Params:
     """Read and check params.yaml. Raises `ParamsError`, with one line per wrong setting, or `FileNotFoundError`."""
-    return check(read(path), str(path))
-
-
-def read(path: Path) -> object:
-    """The plain values of params.yaml. Raises `ParamsError` if it is not YAML, or `FileNotFoundError`."""
     import yaml  # here, so that the sections are usable without PyYAML
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    return check(values, str(path))
 
 
 def check(values: object, name: str = "params.yaml") -> Params:

@@ -102,12 +102,9 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def current(path: Path) -> Params:
-    """The settings of params.yaml, with any value of the keys that `change` sets. Raises `ParamsError`."""
-    values = params.read(path)
-    if isinstance(values, dict) and isinstance(data := values.get("data"), dict):
-        valid = {"source": "folder", "path": "any", "digest": None, "image_size": 4096, "channels": 3}
-        values = values | {"data": data | valid}
-    return params.check(values, str(path))
+    """The settings of params.yaml, with any value of the keys that `change` sets. Raises `UsageError`."""
+    valid = {"source": "folder", "path": "any", "digest": None, "image_size": 4096, "channels": 3}
+    return params.check(yaml.safe_load(recipe.edited(path.read_text(encoding="utf-8"), {"data": valid}, str(path))))
 
 
 def source(path: Path) -> Path:

@@ -46,7 +46,8 @@ def edited(text: str, changes: Mapping[str, Any], name: str) -> str:
         whole = _round_trip().load(text)
     except YAMLError as error:
         raise UsageError(f"{name} is not valid YAML: {error}") from error
-    _merge(whole, changes)
+    if isinstance(whole, CommentedMap):
+        _merge(whole, changes)
     written = StringIO()
     _round_trip().dump(whole, written)
     # The stages read YAML 1.1 by PyYAML, so that is what must be right; ruamel.yaml writes 1.2.

@@ -225,6 +225,8 @@ def test_errors_of_params_yaml_come_before_the_images_are_read(repository: Path,
     assert "train.steps = -1" in fails("data", tmp_path / "absent")
     path.write_text("train: [", encoding="utf-8")
     assert "is not valid YAML" in fails("data", tmp_path / "absent")
+    path.write_text("- train", encoding="utf-8")
+    assert "params.yaml must be a mapping" in fails("data", tmp_path / "absent")
 
 
 def test_all_unreadable_images_are_named(repository: Path, pets: Path) -> None:
