@@ -82,7 +82,7 @@ def test_the_python_example_of_the_readme_runs(beside: Project) -> None:
 
 
 def is_server(command: str) -> bool:
-    return command.startswith(("ddpm ui", "mlflow ui"))
+    return command.startswith("ddpm ui")
 
 
 def wait_for_queue(project: Project) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from ddpm import files
 from lab.experiment import identity
+from lab.experiment.dvcfile import flatten
 from tests.imports import ROOT
 from tests.pipeline.project import Project
 
@@ -136,7 +137,11 @@ def test_the_run_of_repro_has_the_duration_of_each_stage(reproduced: Project) ->
 
 def test_metrics_and_plots_are_declared_for_dvc(reproduced: Project) -> None:
     shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)
-    assert "classifier" in shown[""]["data"]["reports/metrics.json"]["data"]
+    [(path, metrics)] = shown[""]["data"].items()
+    assert path == "reports/metrics.json"
+    columns = flatten(metrics["data"])
+    assert {key.partition(".")[0] for key in columns} == {"classifier", "loss", "neighbours", "snapshots"}
+    assert {type(value) for value in columns.values()} <= {float, int}  # no digest, no name, no list
     reproduced.run("dvc", "plots", "show", "--out", "dvc_plots")
     page = (reproduced.path / "dvc_plots/index.html").read_text()
     assert "gradient_norm" in page
