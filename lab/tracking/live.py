@@ -26,6 +26,7 @@ class Live:
         """Start the thread, which opens the run."""
         # A local database has no timeout: creating it takes seconds, and its calls end by themselves.
         self._patience = None if store.uri(settings).startswith("sqlite:") else _PATIENCE
+        self._params = identity.params()  # at once, like the fingerprint: params.yaml may change meanwhile
         self._tasks: queue.Queue[Callable[[Run], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, args=(settings, fingerprint, tags), daemon=True)
         self._thread.start()
@@ -50,7 +51,7 @@ class Live:
     def _work(self, settings: Tracking, fingerprint: str, tags: Mapping[str, str]) -> None:
         try:
             run = Run.open(settings, fingerprint, folder=Path(), age=0.0)
-            run.describe(Path(), tags)
+            run.describe(self._params, tags)
             run.set_status("RUNNING")
             self._perform_tasks(run)
         except Exception as error:  # a failure here must not stop training

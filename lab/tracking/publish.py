@@ -60,7 +60,7 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
         run = Run.open(settings, fingerprint, name or run.name, folder=folder, age=duration)
     # The origin that the training logged stays: this may be another machine, or a later commit.
     origin = {key: value for key, value in identity.origin(name, commit).items() if key not in run.tags}
-    run.describe(folder, origin | history | _described(protocol))
+    run.describe(identity.params(folder), origin | history | _described(protocol))
     points = _curves(folder)
     last = max((point["step"] for point in points), default=1)
     # A training that MLflow has not seen: its steps took equal times. Without a record of its duration they took none.

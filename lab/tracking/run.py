@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm.params import Tracking
 from lab.experiment import identity
@@ -57,15 +57,12 @@ class Run:
         client.update_run(run.info.run_id, name=name)
         return cls(client, run, name)
 
-    def describe(self, folder: Path, tags: Mapping[str, str]) -> None:
-        """Log the parameters in `folder`, and tags."""
+    def describe(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Log parameters by their dotted keys, and tags."""
         from mlflow.entities import Param, RunTag
 
-        params = [
-            Param(key, value if isinstance(value, str) else json.dumps(value))
-            for key, value in identity.params(folder).items()
-        ]
-        self.client.log_batch(self.id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        logged = [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in params.items()]
+        self.client.log_batch(self.id, params=logged, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log(self, points: Sequence[Mapping[str, float]], time_of: Callable[[float], float]) -> None:
         """Log metrics: each point has a `step` and the values at that step; `time_of` is the time of a step.

@@ -8,9 +8,9 @@ import pytest
 
 from ddpm.network import modelfile
 from lab.experiment import identity
-from lab.tracking import live, publish
+from lab.tracking import live, publish, store
 from lab.tracking.run import FINGERPRINT
-from tests.lab.tracking.repository import CPU, DIGEST, POINTS, artifacts, follow, history, params, runs, wait
+from tests.lab.tracking.repository import CPU, DIGEST, POINTS, artifacts, edit, follow, history, params, runs, wait
 from tests.lab.tracking.server import serving
 
 # MLflow and SQLAlchemy warn about each other.
@@ -79,6 +79,14 @@ def test_publishing_finishes_the_run_of_a_killed_training(root: Path) -> None:
     assert [run.info.status for run in runs(root)] == ["RUNNING"]
     assert publish.publish(params())
     assert [run.info.status for run in runs(root)] == ["FINISHED"]
+
+
+def test_parameters_are_those_at_the_start_of_the_training(root: Path) -> None:
+    with store.lock():  # the thread cannot open the run yet
+        run = live.Live(params().tracking, identity.fingerprint(DIGEST), {})
+        edit(root / "params.yaml", lambda text: text.replace("steps: 2500", "steps: 2600"))
+    run.close("RUNNING")
+    assert runs(root)[0].data.params["train.steps"] == "2500"
 
 
 def test_a_server_that_is_down_costs_a_training_one_line_and_little_time(
