@@ -42,15 +42,17 @@ class _Log(io.TextIOBase):
     """
 
     def __init__(self) -> None:
-        self._waiting = ""
+        self._waiting = self._shown = ""
         self._due = time.monotonic() + _FIRST_LINE
 
     def write(self, text: str) -> int:
         line = text.strip()
         self._waiting = line or self._waiting
-        if self._waiting and (text == "\n" or (line and time.monotonic() >= self._due)):  # a bar ends with a newline
+        count, _, _ = self._waiting.partition(",")
+        # A bar ends with a newline.
+        if (text == "\n" or (line and time.monotonic() >= self._due)) and count != self._shown:
             print(self._waiting, file=sys.stderr, flush=True)
-            self._waiting, self._due = "", time.monotonic() + _LOG_INTERVAL
+            self._shown, self._due = count, time.monotonic() + _LOG_INTERVAL
         return len(text)
 
 

@@ -159,9 +159,10 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
                 old.unlink()
         yield state
     except KeyboardInterrupt:
-        if resume and state.states:
-            raise KeyboardInterrupt("the same command continues from the last state that was saved") from None
-        raise
+        if not resume:
+            raise
+        start = f"continues from step {max(state.states)}" if state.states else "starts at step 0, no state is saved"
+        raise KeyboardInterrupt(f"the same command {start}") from None
     finally:
         lock.release()
 

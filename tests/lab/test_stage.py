@@ -237,7 +237,7 @@ def test_a_progress_bar_counts_from_the_units_that_are_done(monkeypatch: pytest.
     assert (progress.n, progress.initial) == (100, 40)
 
 
-@pytest.mark.parametrize(("updates", "shown"), [(50, [45, 75, 90]), (30, [45, 70])])
+@pytest.mark.parametrize(("updates", "shown"), [(50, [45, 75, 90]), (30, [45, 70]), (35, [45, 75])])
 def test_progress_in_a_log_is_a_line_after_5_seconds_then_every_30_seconds_and_a_last_one(
     updates: int, shown: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,7 @@ def test_the_commands_of_a_page_run_in_order(beside: Project, page: str) -> None
 def test_the_python_example_of_the_readme_runs(beside: Project) -> None:
     [example] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     beside.run(sys.executable, "-c", example)
-    assert (beside.path / "sixteen.png").is_file()
+    assert (beside.path / "build/sixteen.png").is_file()
 
 
 def is_server(command: str) -> bool:

@@ -21,7 +21,7 @@ def compared(reproduced: Project) -> Rows:
     reproduced.run("ddpm", "compare", "--csv", str(path))
     with path.open(newline="") as file:
         rows = {row["experiment"]: row for row in csv.DictReader(file)}
-    [main] = [row for name, row in rows.items() if row["fingerprint"].startswith(name)]
+    [main] = [row for name, row in rows.items() if name.endswith(row["fingerprint"][:4])]
     return {"main": main, "quick": rows["quick"]}
 
 
