@@ -18,6 +18,7 @@ def reference(params: Params, train: Path, test: Path, extractor: Path, features
     real, held_out = dataset.read(train), dataset.read(test)
     settings = params.evaluate
     if settings.classifier is not None:
+        extractors.check_classes(real)  # before a progress bar starts
         with stage.bar("reference: classifier", settings.classifier.steps, "step") as bar:
             extractors.train_classifier(
                 real, held_out, settings.classifier, settings.seed, extractor, where, bar.update

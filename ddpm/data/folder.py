@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+NO_CLASS = "images"  # label of the images in no folder
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # of the contents: Pillow runs programs for some other formats
 
 
@@ -75,8 +76,8 @@ def listing(where: Path) -> Files:
     """Find the images of a folder or .zip, in the order of their paths.
 
     A single folder around all others, common in archives, is skipped. `train/` and `test/` are splits if both exist;
-    one alone is skipped as a single folder. The next folder is the label; images in no folder have the label `images`.
-    Hidden files are skipped, and links are followed. Raises `UsageError` if there are no images.
+    one alone is skipped as a single folder. The next folder is the label; images in no folder have the label
+    `NO_CLASS`. Hidden files are skipped, and links are followed. Raises `UsageError` if there are no images.
     """
     archive, names = None, dict[PurePosixPath, str]()
     if where.is_dir():
@@ -91,7 +92,8 @@ def listing(where: Path) -> Files:
         names = {_unpacked(entry.filename): entry.filename for entry in archive.infolist() if not entry.is_dir()}
         paths = list(names)
     else:
-        raise UsageError(f"{where} is neither a folder nor a .zip")
+        advice = "; give the folder that contains it" if where.is_file() else ""
+        raise UsageError(f"{where} is neither a folder nor a .zip{advice}")
     shown = sorted(path for path in paths if not _hidden(path))
     found = [path for path in shown if path.suffix.lower() in SUFFIXES]
     if not found:
@@ -124,4 +126,4 @@ def _described(paths: list[PurePosixPath]) -> Iterator[ImageFile]:
                 raise UsageError(f"{path} lies beside train/ and test/: move it into one of them")
             split = "train" if folders[0] == "train" else "test"
             folders = folders[1:]
-        yield ImageFile(path, split, folders[0] if folders else "images")
+        yield ImageFile(path, split, folders[0] if folders else NO_CLASS)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def report(found: Survey) -> Iterator[str]:
     if len(sizes) > 1:
         yield f"           widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}"
     yield f"  colours  {found.colour} in colour, {found.count - found.colour} grey; modes: {modes}"
-    yield f"  classes  {_listed(found.classes)}"
+    yield f"  classes  {'none' if _has_no_class(found) else _listed(found.classes)}"
     yield f"  splits   {splits}"
     if found.others:
         yield f"  ignored  {_listed(found.others)}; images are {', '.join(folder.SUFFIXES)}"
@@ -125,26 +125,29 @@ def change(path: Path, found: Survey, chosen: dict[str, Any], write: bool) -> It
     suggested = suggestion(found, len(settings.network.multipliers))
     where = stored_path(found.where, dvcfile.data_root(settings.runtime.data_root))
     named = {"source": "folder", "path": where, "digest": found.digest}
-    data = named | {key: present.get(key, value) for key, value in suggested.items()} | chosen
+    kept = {key: present[key] for key in (*suggested, "fit") if key in present}
+    data = named | suggested | kept | chosen
     edited = recipe.edited(text, {"data": data}, str(path))
     yield f"{path}"
     for key, value in data.items():
-        yield f"  data.{key:<11} {value}{_origin(key, value, suggested, chosen)}"
-    fit = data.get("fit", settings.data.fit)
-    yield from (f"  note: {line}" for line in _advice(found, data["image_size"], fit, settings.evaluate.extractor))
+        yield f"  data.{key:<11} {value}{'' if key in chosen else _origin(key, kept, suggested)}"
+    notes = [*_of_fit(found, data["image_size"], data["fit"]), *_of_classes(found, settings)]
+    yield from (f"  note: {line}" for line in notes)
     if not write:
         yield f"{path} is not written, because of --dry-run"
     elif edited == text:
         yield f"{path} has these settings already"
     else:
         files.write_text(path, edited)
-        yield f"{path} is written; run `dvc repro`"
+        yield f"{path} is written; " + ("read the notes before `dvc repro`" if notes else "run `dvc repro`")
 
 
-def _origin(key: str, value: object, suggested: dict[str, int], chosen: dict[str, Any]) -> str:
-    if key in chosen or key not in suggested:
-        return ""
-    return " (suggested)" if value == suggested[key] else f" (as before; the images suggest {suggested[key]})"
+def _origin(key: str, kept: Mapping[str, Any], suggested: Mapping[str, int]) -> str:
+    """A remark on the origin of a value that no option sets; `kept` holds the values of params.yaml."""
+    if key not in kept:
+        return " (suggested)" if key in suggested else ""
+    differs = key in suggested and kept[key] != suggested[key]
+    return f" (as before; the images suggest {suggested[key]})" if differs else " (as before)"
 
 
 def suggestion(found: Survey, levels: int) -> dict[str, int]:
@@ -164,15 +167,39 @@ def stored_path(where: Path, root: Path) -> str:
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
 
 
-def _advice(found: Survey, size: int, fit: str, extractor: str) -> Iterator[str]:
-    """Lines on settings that do not suit the images."""
+def _of_fit(found: Survey, size: int, fit: str) -> Iterator[str]:
+    """Notes on the effect of data.fit on the images."""
     oblong = sum(count for (width, height), count in found.sizes.items() if width != height)
     small = sum(count for (width, height), count in found.sizes.items() if max(width, height) < size)
     if fit == "pad" and oblong:
-        yield f"fit pad adds black borders to {oblong} images that are not square; --fit crop cuts them instead"
+        yield f"fit pad adds black borders to {_oblong(oblong)}; --fit crop cuts them instead"
     if fit == "resize" and oblong:
-        yield f"fit resize distorts {oblong} images that are not square; --fit crop cuts them instead"
+        yield f"fit resize distorts {_oblong(oblong)}; --fit crop cuts them instead"
     if fit == "pad" and small:
-        yield f"fit pad adds black borders to {small} images below {size} pixels; --fit crop enlarges them instead"
-    if extractor == "classifier" and len(found.classes) < 2:
-        yield "evaluate.extractor classifier needs two classes: put each into a folder, or set inception, a download"
+        images = f"{small} image{'s' * (small != 1)}"
+        yield f"fit pad adds black borders to {images} below {size} pixels; --fit crop enlarges them instead"
+
+
+def _oblong(count: int) -> str:
+    return f"{count} images that are not square" if count != 1 else "1 image that is not square"
+
+
+def _of_classes(found: Survey, settings: Params) -> Iterator[str]:
+    """Notes on settings that need two classes."""
+    if len(found.classes) >= 2:
+        return
+    if settings.evaluate.extractor == "classifier":
+        yield (
+            f"evaluate.extractor: classifier needs at least two classes, and there {_number(found)}: put each class "
+            "into its own folder, or set evaluate.extractor: inception (downloads 91 MB)"
+        )
+    if settings.network.conditional:
+        yield "network.conditional: a class adds no information below two classes: set network.conditional: false"
+
+
+def _number(found: Survey) -> str:
+    return "are none" if _has_no_class(found) else "is only one"
+
+
+def _has_no_class(found: Survey) -> bool:
+    return found.classes.keys() == {folder.NO_CLASS}

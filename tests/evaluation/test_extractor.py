@@ -140,7 +140,7 @@ def test_torch_fidelity_computes_the_same_metrics_from_the_classifier(
 
 def test_a_single_class_is_refused_with_advice(tmp_path: Path) -> None:
     train = stripes(8, 1, 1, classes=1)
-    with pytest.raises(UsageError, match=r"evaluate\.extractor = 'classifier' needs .* two classes.* have 1: "):
+    with pytest.raises(UsageError, match=r"^evaluate\.extractor: classifier needs .* two classes.* only one: "):
         extractor.train_classifier(train, train, SETTINGS, 0, tmp_path / "e.safetensors", CPU)
     assert not list(tmp_path.iterdir())
 

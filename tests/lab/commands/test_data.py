@@ -58,6 +58,10 @@ def test_images_are_described(pets: Path) -> None:
     ]
 
 
+def test_images_without_a_folder_have_no_class(repository: Path) -> None:
+    assert "  classes  none" in printed(folder_of(repository / "x", {"1.png": grey(1), "2.png": grey(2)}))
+
+
 def test_splits_of_a_folder_are_counted(repository: Path) -> None:
     where = folder_of(repository / "x", {"train/a/1.png": grey(1), "train/a/2.png": grey(2), "test/a/3.png": grey(3)})
     assert "  splits   train (2), test (1)" in printed(where)
@@ -98,7 +102,7 @@ def test_a_new_image_changes_the_digest_alone(repository: Path, pets: Path) -> N
 
 
 def test_the_same_images_write_nothing(repository: Path, pets: Path) -> None:
-    assert printed(pets)[-1] == "params.yaml is written; run `dvc repro`"
+    assert printed(pets, "--fit", "crop")[-1] == "params.yaml is written; run `dvc repro`"
     before = (repository / "params.yaml").stat()
     assert printed(pets)[-1] == "params.yaml has these settings already"
     assert (repository / "params.yaml").stat().st_ino == before.st_ino
@@ -185,6 +189,24 @@ def test_size_and_channels_of_params_yaml_are_kept(repository: Path, pets: Path)
     assert (data(repository)["image_size"], data(repository)["channels"]) == (64, 1)
 
 
+def settings(*arguments: object) -> list[str]:
+    return [line for line in printed(*arguments) if line.startswith("  data.")]
+
+
+def test_origins_of_the_settings_are_named(pets: Path) -> None:
+    """The first run suggests values; the second finds them in params.yaml."""
+    assert settings(pets, "--channels", 1)[-3:] == [
+        "  data.image_size  30 (suggested)",
+        "  data.channels    1",
+        "  data.fit         pad (as before)",
+    ]
+    assert settings(pets, "--fit", "crop")[-3:] == [
+        "  data.image_size  30 (as before)",
+        "  data.channels    1 (as before; the images suggest 3)",
+        "  data.fit         crop",
+    ]
+
+
 def test_options_choose_size_channels_and_fit(repository: Path, pets: Path) -> None:
     set_data(repository, image_size=64)
     printed(pets, "--image-size", 16, "--channels", 1, "--fit", "crop")
@@ -263,13 +285,30 @@ def test_notes_tell_how_the_fit_changes_the_images(pets: Path, fit: str, size: i
 def test_a_note_counts_the_small_images_that_get_borders(repository: Path) -> None:
     where = folder_of(repository / "x", {"a/1.png": grey(1, (8, 8)), "b/2.png": grey(2, (16, 16))})
     (note,) = notes(where, "--image-size", 16)
-    assert note == "fit pad adds black borders to 1 images below 16 pixels; --fit crop enlarges them instead"
+    assert note == "fit pad adds black borders to 1 image below 16 pixels; --fit crop enlarges them instead"
 
 
-def test_a_note_says_that_the_classifier_needs_two_classes(repository: Path) -> None:
-    where = folder_of(repository / "x", {"1.png": grey(1, (8, 8)), "2.png": grey(2, (8, 8))})
+@pytest.mark.parametrize(("name", "number"), [("", "are none"), ("cat/", "is only one")])
+def test_a_note_says_that_the_classifier_needs_two_classes(repository: Path, name: str, number: str) -> None:
+    where = folder_of(repository / "x", {f"{name}{index}.png": grey(index, (8, 8)) for index in (1, 2)})
     (note,) = notes(where)
-    assert note.startswith("evaluate.extractor classifier needs two classes: put each into a folder, or set inception")
+    assert note == (
+        f"evaluate.extractor: classifier needs at least two classes, and there {number}: put each class into its own "
+        "folder, or set evaluate.extractor: inception (downloads 91 MB)"
+    )
     path = repository / "params.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("extractor: classifier", "extractor: inception"))
     assert notes(where) == []
+
+
+def test_a_note_says_that_a_conditional_network_needs_two_classes(repository: Path) -> None:
+    path = repository / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("conditional: false", "conditional: true"))
+    where = folder_of(repository / "x", {"1.png": grey(1, (8, 8)), "2.png": grey(2, (8, 8))})
+    assert notes(where)[1:] == [
+        "network.conditional: a class adds no information below two classes: set network.conditional: false"
+    ]
+
+
+def test_the_last_line_refers_to_the_notes(pets: Path) -> None:
+    assert printed(pets, "--fit", "resize")[-1] == "params.yaml is written; read the notes before `dvc repro`"
