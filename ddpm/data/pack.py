@@ -42,4 +42,5 @@ def pack(split: Split, settings: Data, path: Path, progress: Callable[[int], obj
 def unusable(errors: Sequence[str]) -> UsageError:
     """The error that names the bad images, up to 20, by the error of each."""
     more = f"\n  and {len(errors) - _LISTED} more" if len(errors) > _LISTED else ""
-    return UsageError(f"{len(errors)} images cannot be used:\n  " + "\n  ".join(errors[:_LISTED]) + more)
+    count = f"{len(errors)} image{'s' * (len(errors) != 1)}"
+    return UsageError(f"{count} cannot be used:\n  " + "\n  ".join(errors[:_LISTED]) + more)

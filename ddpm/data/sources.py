@@ -101,9 +101,9 @@ def _folder(settings: Data, root: Path) -> tuple[Split, Split]:
         )
     files = folder.listing(where)
     digest = files.digest()
-    if settings.digest not in (None, digest):
+    if settings.digest is not None and settings.digest != digest:
         raise UsageError(
-            f"data.digest = {settings.digest}: the images in {where} have {digest}, so they changed; run "
+            f"data.digest = {settings.digest[:8]}…: the images in {where} have {digest[:8]}…, so they changed; run "
             f"`ddpm data {shlex.quote(str(where))}` to use them, or restore the former images"
         )
     classes, labels = np.unique([image.label for image in files.images], return_inverse=True)

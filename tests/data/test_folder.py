@@ -109,10 +109,16 @@ def test_error_lists_the_suffixes_if_there_are_no_images(tmp_path: Path, names: 
             folder.listing(where)
 
 
-@pytest.mark.parametrize("name", ["absent", "absent.zip", "a.tar"])
+@pytest.mark.parametrize("name", ["absent", "absent.zip"])
 def test_error_names_a_path_that_is_neither_folder_nor_archive(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.tar").write_bytes(b"tar")
     with pytest.raises(UsageError, match=rf"{tmp_path}/{name} is neither a folder nor a \.zip$"):
+        folder.listing(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.png"])
+def test_error_for_a_file_asks_for_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(IMAGE)
+    with pytest.raises(UsageError, match=r"is neither a folder nor a \.zip; give the folder that contains it$"):
         folder.listing(tmp_path / name)
 
 

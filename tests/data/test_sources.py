@@ -201,9 +201,9 @@ def test_a_digest_pins_the_images_of_a_folder(settings: Settings, tmp_path: Path
     (where / "a/00.png").write_bytes(grey(200))
     with pytest.raises(UsageError) as caught:
         sources.load(settings(source="folder", path="pets", digest=digest), tmp_path)
-    changed = f"the images in {where} have {folder.listing(where).digest()}, so they changed"
+    changed = f"the images in {where} have {folder.listing(where).digest()[:8]}…, so they changed"
     remedy = f"run `ddpm data {where}` to use them, or restore the former images"
-    assert str(caught.value) == f"data.digest = {digest}: {changed}; {remedy}"
+    assert str(caught.value) == f"data.digest = {digest[:8]}…: {changed}; {remedy}"
 
 
 def test_error_names_the_place_of_missing_images(settings: Settings, tmp_path: Path) -> None:

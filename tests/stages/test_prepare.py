@@ -68,7 +68,7 @@ def test_packed_files_hold_no_path_of_the_machine(tmp_path: Path, chosen: Chosen
 
 def test_a_bad_image_leaves_no_half_written_file(tmp_path: Path, chosen: Chosen) -> None:
     folder_of(tmp_path / "raw" / "pets", {"train/1.png": grey(1), "train/2.png": b"text", "test/3.png": grey(3)})
-    with pytest.raises(UsageError, match=r"1 images cannot be used:\n  .*/raw/pets/train/2\.png: "):
+    with pytest.raises(UsageError, match=r"1 image cannot be used:\n  .*/raw/pets/train/2\.png: "):
         prepare(chosen(source="folder", path="pets"), *packed(tmp_path / "data"))
     assert list((tmp_path / "data").iterdir()) == []
 
