@@ -34,7 +34,10 @@ def collect(records: Records, names: Sequence[str], metrics: Sequence[str]) -> c
 
 
 def show(table: comparison.Table, console: Console) -> None:
-    """Print the table. On a terminal, parameters that do not fit are listed by name."""
+    """Print the table. On a terminal, parameters that do not fit are listed by name.
+
+    Parameters with the most different values come first when the room is divided.
+    """
     if not console.is_terminal:
         console = Console(file=console.file, width=_UNLIMITED)
 
@@ -46,15 +49,14 @@ def show(table: comparison.Table, console: Console) -> None:
     first = _column("experiment", names)
     metrics = [_column(key, map(_marked, cells)) for key, cells in table.metrics.items()]
     room = console.width + _GAP - sum(map(width, [first, *metrics]))
-    shown, hidden = [], []
-    for key, values in table.params.items():
-        column = _column(key, map(Text, values))
-        if width(column) <= room:
-            room -= width(column)
-            shown.append(column)
-        else:
-            hidden.append(key)
-    console.print(_laid_out([first, *shown], metrics))
+    params = {key: _column(key, map(Text, values)) for key, values in table.params.items()}
+    shown = set()
+    for key in sorted(params, key=lambda key: -len(set(table.params[key]))):
+        if width(params[key]) <= room:
+            room -= width(params[key])
+            shown.add(key)
+    hidden = [key for key in params if key not in shown]
+    console.print(_laid_out([first, *(params[key] for key in params if key in shown)], metrics))
     for note in _notes(table, hidden):
         console.print(Text(note), soft_wrap=not console.is_terminal)
 
@@ -82,7 +84,7 @@ def _laid_out(left: Sequence[Sequence[Text]], right: Sequence[Sequence[Text]]) -
 
 
 def _notes(table: comparison.Table, hidden: Sequence[str]) -> Iterator[str]:
-    if any(cell.best for cells in table.metrics.values() for cell in cells):
+    if table.has_best():
         yield "* the best"
     if hidden:
         yield f"Not shown, although they differ: {', '.join(hidden)}. Use --csv or --html."

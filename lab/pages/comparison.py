@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ddpm.params import Params
 from lab.pages.contents import number
 
 _ABSENT = "-"
+_DIGEST = re.compile("[0-9a-f]{64}")
 _USUAL = ("fid", "is", "bits_per_dim")  # the metrics of a table by default
 # Metrics by the last part of their name: 1 if lower is better, -1 if higher is better. The others have no
 # preferred direction or describe real images.
@@ -54,9 +56,13 @@ class Table:
 
     experiments: Sequence[Experiment]
     names: Sequence[str]  # unique
-    params: Mapping[str, Sequence[str]]  # those that differ, as YAML
+    params: Mapping[str, Sequence[str]]  # those that differ, as YAML; digests are shortened
     metrics: Mapping[str, Sequence[Cell]]
     notes: Sequence[str]
+
+    def has_best(self) -> bool:
+        """Whether a cell is marked as the best of its column."""
+        return any(cell.best for cells in self.metrics.values() for cell in cells)
 
 
 def compare(experiments: Sequence[Experiment], metrics: Sequence[str] = ()) -> Table:
@@ -162,7 +168,9 @@ def _has_different_extractors(experiments: Sequence[Experiment], key: str) -> bo
 
 
 def _formatted(value: Any) -> str:
-    """Format the value of a parameter as in params.yaml."""
+    """Format the value of a parameter as in params.yaml; of a digest, its first 8 characters."""
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value[:8]
     return _ABSENT if value is _MISSING else _yaml(json.dumps(value))
 
 

@@ -217,11 +217,33 @@ def test_the_parameters_that_fit_are_shown_without_folding(width: int) -> None:
     assert re.match(r"0 .*\n1 .*\n\* the best", lines[1])
 
 
+def test_the_parameters_with_the_most_different_values_are_shown_first() -> None:
+    values = [{"data.path": "a" * 20}, {"data.path": "b" * 20}, {"data.path": "b" * 20}]
+    experiments = [
+        Experiment(str(steps), "", "finished", 0.0, one | {"train.steps": steps}, {}, "", str(steps))
+        for steps, one in enumerate(values)
+    ]
+    console = Console(width=34, force_terminal=True, record=True, file=io.StringIO())
+    compare.show(comparison.compare(experiments), console)
+    head, text = console.export_text().split("─\n")
+    assert "steps" in head
+    assert "Not shown, although they differ: data.path." in " ".join(text.split())
+
+
 def test_values_that_are_no_numbers_are_written_to_the_file_as_json() -> None:
     values = [None, True, "text", [1, None]]
     experiments = [Experiment(str(value), "", "finished", 0.0, {"a.b": value}, {}, "", "") for value in values]
     rows = csv.DictReader(io.StringIO(compare.csv(comparison.compare(experiments))))
     assert [row["a.b"] for row in rows] == ["null", "true", "text", "[1, null]"]
+
+
+def test_a_digest_is_whole_in_the_file_and_shortened_in_the_table() -> None:
+    experiments = [Experiment(one, "", "finished", 0.0, {"data.digest": one * 64}, {}, "", one) for one in "ab"]
+    table = comparison.compare(experiments)
+    output = io.StringIO()
+    compare.show(table, Console(file=output))
+    assert "a" * 64 in compare.csv(table)
+    assert re.findall("a+$", output.getvalue().replace(" ", ""), re.MULTILINE) == ["a" * 9]
 
 
 @pytest.mark.usefixtures("store")

@@ -37,6 +37,11 @@ def test_values_are_shown_as_yaml_and_absent_ones_as_a_dash(value: Any, text: st
     assert table.params == {"b": [text, "-"]}
 
 
+def test_a_digest_is_shortened_to_eight_characters() -> None:
+    table = compare([tracked("x", {"data.digest": "0123456789abcdef" * 4}), tracked("y", {"data.digest": None})])
+    assert table.params == {"data.digest": ["01234567", "null"]}
+
+
 def test_an_experiment_without_parameters_makes_none_differ() -> None:
     failed = Experiment("z", "", "failed", 0.0, {}, {}, "", "i")
     assert compare([failed, tracked("x"), tracked("y")]).params == {}

@@ -52,6 +52,12 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert text.count("&lt;script&gt;") == 4  # the table, the caption, the texts of the samples and of the plot
 
 
+def test_the_mark_of_the_best_value_is_explained_only_if_a_value_has_it() -> None:
+    one, two = tracked("x"), tracked("y", 1)
+    assert "★ marks" in page(compare([one, two]), [], None)
+    assert "★" not in page(compare([one]), [], None)
+
+
 def test_without_curves_and_samples_there_are_no_empty_headings() -> None:
     text = page(compare([tracked("x"), tracked("y")]), [Drawn([], None)] * 2, "classifier.fid")
     assert "<h2>" not in text
