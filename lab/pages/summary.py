@@ -28,8 +28,9 @@ def text(
     extractor = str(protocol.get("extractor", ""))
     by = f", measured with {EXTRACTORS.get(extractor, extractor)}" if extractor else ""
     samples = f": {protocol['samples']} samples{by}" if "samples" in protocol else ""
+    warned = " (see the warnings in the report)" if protocol.get("warnings") else ""
     rows = {
-        "metrics": ", ".join(_beside(*row) for row in numbers(metrics.get(extractor, {}))) or "none",
+        "metrics": (", ".join(_beside(*row) for row in numbers(metrics.get(extractor, {}))) or "none") + warned,
         "report": report,
         "MLflow": tracked,
         "next": after,

@@ -26,6 +26,13 @@ def test_there_are_five_lines_with_the_numbers_beside_those_of_real_images() -> 
     assert text({"classifier": {**MEASURED, "kid": 0.1, "class_distance": 0.03}}, PROTOCOL) == LINES
 
 
+def test_warnings_of_the_protocol_are_mentioned_after_the_metrics() -> None:
+    _, second, *others = text({"classifier": {"fid": 2.0}}, PROTOCOL | {"warnings": ["few images"]}).splitlines()
+    assert second == "  metrics  FID 2 (see the warnings in the report)"
+    assert len(others) == 3
+    assert "warnings" not in text({"classifier": {"fid": 2.0}}, PROTOCOL | {"warnings": []})
+
+
 def test_metrics_of_inception_are_named_after_it() -> None:
     measured = {"inception": {"fid": 3.17, "fid_floor": 2.0}}
     first, second, *_ = text(measured, PROTOCOL | {"extractor": "inception"}).splitlines()
