@@ -35,7 +35,7 @@ class Experiment:
 
     name: str
     fingerprint: str
-    status: str  # "finished", "running", "failed"
+    status: str  # "finished", "running", "failed", "interrupted"
     started: float  # seconds since 1970
     params: Mapping[str, Any]  # by dotted keys
     metrics: Mapping[str, float]

@@ -102,5 +102,8 @@ def live(params: Params, train_digest: str) -> Iterator[Live]:
     try:
         yield run
         status = "RUNNING"  # until `publish` has the results
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
         run.close(status)

@@ -41,7 +41,7 @@ class Records:
                 Experiment(
                     name=run.info.run_name or "",
                     fingerprint=run.data.tags.get(FINGERPRINT, ""),
-                    status=run.info.status.lower(),
+                    status=_status(run.info.status),
                     started=run.info.start_time / 1000,
                     params={name: _decoded(value) for name, value in run.data.params.items()},
                     metrics={key(name): _infinite(value) for name, value in run.data.metrics.items()},
@@ -98,6 +98,10 @@ class Records:
             yield
         except Exception as error:  # of MLflow, of the database, of the network
             raise UsageError(f"MLflow at {store.masked(self.uri)} cannot be read: {store.reason(error)}") from error
+
+
+def _status(status: str) -> str:
+    return "interrupted" if status == "KILLED" else status.lower()
 
 
 def _infinite(value: float) -> float:

@@ -105,7 +105,7 @@ class Run:
         )
 
     def set_status(self, status: str) -> None:
-        """Set RUNNING or FAILED."""
+        """Set RUNNING, FAILED, or KILLED, which is MLflow's word for interrupted."""
         if status == "RUNNING":
             self.client.update_run(self.id, status)
         else:

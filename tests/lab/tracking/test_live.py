@@ -9,6 +9,7 @@ import pytest
 from ddpm.network import modelfile
 from lab.experiment import identity
 from lab.tracking import live, publish, store
+from lab.tracking.records import Records
 from lab.tracking.run import FINGERPRINT
 from tests.lab.tracking.repository import CPU, DIGEST, POINTS, artifacts, edit, follow, history, params, runs, wait
 from tests.lab.tracking.server import serving
@@ -70,6 +71,19 @@ def test_a_training_that_fails_leaves_a_failed_run_and_its_error(root: Path) -> 
     [failed] = runs(root)
     assert failed.info.status == "FAILED"
     assert len(history(root, "train/loss")) == 1
+
+
+def test_an_interrupted_training_leaves_a_run_that_is_interrupted_and_not_failed(root: Path) -> None:
+    def training() -> None:
+        with live.live(params(), DIGEST):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training()
+    assert [one.info.status for one in runs(root)] == ["KILLED"]
+    assert [one.status for one in Records(params().tracking).experiments()] == ["interrupted"]
+    follow(POINTS)
+    assert [one.info.status for one in runs(root)] == ["RUNNING"]
 
 
 def test_publishing_finishes_the_run_of_a_killed_training(root: Path) -> None:
