@@ -43,8 +43,13 @@ def params(folder: Path = Path()) -> dict[str, Any]:
 def title(fingerprint: str, folder: Path = Path()) -> str:
     """A name with the images, the sampler, its steps and the start of the fingerprint, such as digits-ddim50-8bbf."""
     values = params(folder)
-    source = Path(values["data.path"]).stem if values["data.source"] == "folder" else values["data.source"]
+    source = images(values["data.source"], values.get("data.path"))
     return f"{source}-{values['sample.sampler']}{values['sample.steps']}-{fingerprint[:4]}"
+
+
+def images(source: str, path: str | None) -> str:
+    """The name of the images: of the folder or .zip at `path` for source `folder`, otherwise of the source."""
+    return Path(path).stem if source == "folder" and path else source
 
 
 def outdated(folder: Path = Path()) -> list[str]:

@@ -9,6 +9,7 @@ import yaml
 
 from ddpm.alternatives import in_use
 from ddpm.tables import Share
+from lab.experiment import identity
 from lab.experiment.dvcfile import flatten
 from lab.pages import reproduce
 
@@ -78,9 +79,10 @@ class Report:
 
 def name(report: Report) -> str:
     """The images and the sampler of the experiment."""
-    size, sample = report.params["data"]["image_size"], report.params["sample"]
+    data, sample = report.params["data"], report.params["sample"]
+    source = identity.images(data["source"], data.get("path"))
     steps = f"{sample['steps']} step{'s' * (sample['steps'] != 1)}"
-    return f"{report.protocol['data']} {size}×{size}, {sample['sampler']} {steps}"
+    return f"{source} {data['image_size']}×{data['image_size']}, {sample['sampler']} {steps}"
 
 
 def differences(report: Report) -> str:

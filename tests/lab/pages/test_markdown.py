@@ -105,6 +105,12 @@ def test_the_title_has_the_first_settings_that_differ_from_the_default_recipe() 
     assert title(cited).endswith("train.learning_rate = 1e-05")
 
 
+@pytest.mark.parametrize("path", ["drawn", "pets/drawn.zip", "/home/me/drawn"])
+def test_the_title_names_the_folder_or_the_zip_of_own_images(path: str) -> None:
+    own = under(changed(REPORT, "data", source="folder", path=path), data="folder")
+    assert page(own).startswith("# drawn 8×8, ddim 50 steps: ")
+
+
 def test_the_best_snapshot_is_compared_with_the_final_model() -> None:
     text = page(measured(REPORT, snapshots={"best_fid": 1.25, "best_step": 900.0}))
     assert "The snapshot of step 900 has the smallest FID, 1.25. The FID of the final model is 1.936." in text

@@ -15,7 +15,7 @@ from lab.pages import page
 from lab.pages.contents import CAPTIONS
 from tests.lab.pages.reports import BOUND, REPORT, REPORTED, changed, measured, rich, svg_texts, svgs, under
 
-SCRIPT = "<script>alert('x')</script>"
+SCRIPT = "<script>alert('x')<script>"
 
 
 class Elements(HTMLParser):
