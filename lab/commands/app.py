@@ -36,14 +36,18 @@ ModelFile = Annotated[Path, typer.Option(help="Model file, such as models/model.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
+def _repository() -> Path | None:
+    """The root of the experiment repository, or None outside of one."""
+    here = Path.cwd()
+    roots = (one for one in (here, *here.parents) if (one / "dvc.yaml").is_file() and (one / "recipes").is_dir())
+    return next(roots, None)
+
+
 def _in_repository() -> None:
     """Change to the root of the experiment repository. Raises `UsageError` outside of one."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "recipes").is_dir():
-            os.chdir(folder)
-            return
-    raise UsageError(f"{here} is not in an experiment repository: no parent folder has dvc.yaml and recipes/")
+    if (root := _repository()) is None:
+        raise UsageError(f"{Path.cwd()} is not in an experiment repository: no parent folder has dvc.yaml and recipes/")
+    os.chdir(root)
 
 
 @app.command()
@@ -150,7 +154,8 @@ def interpolate(
         list[int] | None, typer.Option(help="Time t in 1..T; repeat the option for several rows. Default: T/2.")
     ] = None,
     pair: Annotated[
-        tuple[int, int] | None, typer.Option(help="Indices of the two images in the .safetensors file.")
+        tuple[int, int] | None,
+        typer.Option(help="Indices of the two images in the .safetensors file."),
     ] = None,
     mixes: Annotated[int, typer.Option(help="Number of mixes in a row, including both ends.")] = 11,
     options: Options,
@@ -193,7 +198,7 @@ def import_model(
     """Import a model from diffusers or from the paper's code, and print a recipe that evaluates it."""
     from lab.commands import import_
 
-    typer.echo(import_.bring(source, out), nl=False)
+    typer.echo(import_.bring(source, out, _repository()), nl=False)
 
 
 @app.command()

@@ -162,7 +162,7 @@ def suggestion(found: Survey, levels: int) -> dict[str, int]:
 
 
 def stored_path(where: Path, root: Path) -> str:
-    """The value of data.path: relative to the folder of datasets, or absolute if the images are elsewhere."""
+    """The value of a path in params.yaml: relative to the folder of datasets, or absolute if it is elsewhere."""
     absolute, root = (Path(os.path.normpath(path.absolute())) for path in (where, root))
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
 

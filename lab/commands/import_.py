@@ -4,15 +4,16 @@ from pathlib import Path
 
 import yaml
 
-from ddpm import files
+from ddpm import files, params
 from ddpm.interop import diffusers, official
 from ddpm.interop.weights import Imported
 from ddpm.network import modelfile
+from lab.commands.data import stored_path
 
 _HEAD = """\
 # {name}: {count:,} parameters, {channels} x {size} x {size} images, schedule {schedule}, prediction {prediction}.
-# To evaluate the model, save this as recipes/NAME.yaml and set `data.path` to its images. Then run `ddpm recipe NAME`
-# and `dvc repro`.
+# To evaluate the model, save this as recipes/NAME.yaml and set `data.path` to its images, as `ddpm data PATH --dry-run`
+# prints it. Then run `ddpm recipe NAME` and `dvc repro`.
 """
 _CIFAR10 = "# If its images are CIFAR-10's, set `data.source` to cifar10.\n"
 
@@ -26,19 +27,24 @@ _Recipe.add_representer(
 )
 
 
-def bring(source: Path, out: Path) -> str:
+def bring(source: Path, out: Path, repository: Path | None) -> str:
     """Convert a folder of diffusers, or a checkpoint with the official names, to a model file; return its recipe.
 
-    Raises `UsageError`.
+    `repository` is the experiment repository that the recipe is for, if it is known. Raises `UsageError`.
     """
+    # A recipe sets no data_root, so that of the default recipe holds.
+    root = repository and repository / params.load(repository / "recipes/default.yaml").runtime.data_root
     files.check_writable(out)
     imported = diffusers.read(source) if source.is_dir() else official.read(source)
     modelfile.save(out, imported.description, imported.weights)
-    return recipe(imported, out)
+    return recipe(imported, out, root)
 
 
-def recipe(imported: Imported, model: Path) -> str:
-    """The recipe by which the pipeline samples an imported model by Algorithm 2 of the paper, and measures it."""
+def recipe(imported: Imported, model: Path, data_root: Path | None) -> str:
+    """The recipe by which the pipeline samples an imported model by Algorithm 2 of the paper, and measures it.
+
+    It names a model below `data_root` relative to that folder, and any other by its absolute path.
+    """
     description = imported.description
     diffusion = description.diffusion.model_dump(exclude_none=True)
     channels, size, _ = description.image_shape
@@ -56,7 +62,7 @@ def recipe(imported: Imported, model: Path) -> str:
         "train": {
             "steps": 0,
             "loss": "simple" if description.diffusion.variance == "fixed" else "hybrid",
-            "init": str(model.resolve()),
+            "init": stored_path(model, data_root) if data_root else str(model.resolve()),
         },
         "sample": {
             "sampler": "ancestral",

@@ -105,6 +105,20 @@ def test_import_prints_the_recipe_that_evaluates_the_model(
     modelfile.check_compatible(start, evaluated, whole=True)
 
 
+@pytest.mark.parametrize(("place", "init"), [("data/raw/x/m.safetensors", "x/m.safetensors"), ("m.safetensors", None)])
+def test_a_model_in_the_folder_of_datasets_is_named_relative_to_it(
+    place: str, init: str | None, model_file: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = repository / "exported"
+    run("export", "--model", model_file, "--out", exported)
+    (repository / "data/raw/x").mkdir(parents=True)
+    monkeypatch.chdir(repository / "data")
+    result = run("import", exported, "--out", f"../{place}")
+    assert result.exit_code == 0, result.output
+    assert "`ddpm data PATH --dry-run`" in result.stdout
+    assert yaml.safe_load(result.stdout)["train"]["init"] == (init or str(repository / place))
+
+
 @pytest.mark.parametrize(("size", "said"), [(32, True), (16, False)])
 def test_recipe_with_the_size_of_cifar10_names_the_source(
     description: Description, tmp_path: Path, size: int, said: bool
@@ -112,7 +126,7 @@ def test_recipe_with_the_size_of_cifar10_names_the_source(
     network = description.network.model_copy(update={"attention": []})
     described = replace(description, network=network, image_shape=(3, size, size))
     imported = Imported(described, described.build().state_dict(), {"sigma": None, "clip": True})
-    printed = import_.recipe(imported, tmp_path / "model.safetensors")
+    printed = import_.recipe(imported, tmp_path / "model.safetensors", None)
     assert ("\n# If its images are CIFAR-10's, set `data.source` to cifar10.\n" in printed) == said
     shutil.copy(RECIPES / "default.yaml", tmp_path)
     named = printed.replace("source: folder", "source: cifar10")
