@@ -24,8 +24,8 @@ from lab.experiment import dvcfile
 def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
     """Yield lines about params.yaml with the changes: it is usable, what differs from the defaults, the stages to run.
 
-    A change may list several values, as for `dvc exp run --queue`. The lines then only name the experiments. Raises
-    `UsageError` with the errors of all experiments.
+    A change may list several values, as for `dvc exp run --queue`. The lines about each experiment then leave out what
+    differs from the defaults. Raises `UsageError` with the errors of all experiments.
     """
     described, errors = {}, []
     for one in _experiments(changes):
@@ -42,7 +42,7 @@ def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
     if errors:
         raise UsageError("\n".join(dict.fromkeys(errors)))
     for name, lines in described.items():
-        yield from [f"{name} is usable", *(lines if len(described) == 1 else [])]
+        yield from [f"{name} is usable", *(lines if len(described) == 1 else lines[-1:])]
 
 
 def _experiments(changes: Sequence[str]) -> list[list[str]]:
@@ -52,6 +52,8 @@ def _experiments(changes: Sequence[str]) -> list[list[str]]:
         if any(one.is_sweep_override() for one in to_hydra_overrides(given)):
             return [one["params"] for one in get_hydra_sweeps({"params": given})]
     except (HydraException, DvcException) as error:
+        if any("=" not in one and not one.startswith("~") for one in given):
+            raise UsageError("-S must be KEY=VALUE, such as train.steps=200") from error
         raise UsageError(f"-S must be KEY=VALUE: {error}") from error
     return [given]
 

@@ -8,6 +8,9 @@ import yaml
 from lab.experiment import dvcfile
 from tests.commands import fails, run
 
+RUN = "stages to run for these parameters:"
+EVERY_STAGE = "prepare, reference, train, sample, evaluate, report"
+
 
 def checked(*changes: str) -> list[str]:
     """The lines of the command for these changes. It writes nothing."""
@@ -71,16 +74,24 @@ def test_a_change_that_dvc_refuses_is_named(change: str, reason: str) -> None:
     assert refused(change).startswith(f"ddpm: -S {change.removeprefix('params.yaml:')}: {reason}")
 
 
-@pytest.mark.parametrize("change", ["train.seed", "train.betas=[0.5", "other.yaml:train.seed=3"])
+@pytest.mark.parametrize("change", ["train.betas=[0.5", "other.yaml:train.seed=3"])
 @pytest.mark.usefixtures("repository")
 def test_a_change_must_have_the_syntax_of_dvc(change: str) -> None:
     assert refused(change).startswith("ddpm: -S must be KEY=VALUE: ")
 
 
 @pytest.mark.usefixtures("repository")
+def test_a_change_without_a_value_is_one_line() -> None:
+    assert refused("train.steps") == "ddpm: -S must be KEY=VALUE, such as train.steps=200"
+
+
+@pytest.mark.usefixtures("repository")
 def test_every_experiment_of_a_sweep_is_checked() -> None:
     assert checked("sample.eta=0.0,0.5", "train.seed=range(1,3)") == [
-        f"params.yaml with sample.eta={eta}, train.seed={seed} is usable" for eta in ("0.0", "0.5") for seed in (1, 2)
+        line
+        for eta in ("0.0", "0.5")
+        for seed in (1, 2)
+        for line in (f"params.yaml with sample.eta={eta}, train.seed={seed} is usable", f"{RUN} {EVERY_STAGE}")
     ]
     assert refused("sample.eta=choice(0.0,2.0,3.0)").splitlines() == [
         "ddpm: params.yaml with sample.eta=2.0 is not usable:",
@@ -97,7 +108,7 @@ def test_every_experiment_of_a_sweep_is_checked() -> None:
         (["runtime.preview_every=5"], "none"),
         (["evaluate.neighbours=3"], "evaluate, report"),
         (["train.learning_rate=1e-4"], "train, sample, evaluate, report"),
-        (["data.seed=1"], "prepare, reference, train, sample, evaluate, report"),
+        (["data.seed=1"], EVERY_STAGE),
     ],
 )
 def test_stages_with_new_parameters_and_those_after_them_are_named(
@@ -105,12 +116,12 @@ def test_stages_with_new_parameters_and_those_after_them_are_named(
 ) -> None:
     recorded = {name: {"params": {"params.yaml": dvcfile.declared_params(name)}} for name in dvcfile.stages()}
     (repository / "dvc.lock").write_text(yaml.safe_dump({"stages": recorded}))
-    assert checked(*changes)[-1] == f"stages to run for these parameters: {stages}"
+    assert checked(*changes)[-1] == f"{RUN} {stages}"
 
 
 @pytest.mark.usefixtures("repository")
 def test_every_stage_is_named_before_the_first_run() -> None:
-    assert checked()[-1].endswith(": prepare, reference, train, sample, evaluate, report")
+    assert checked()[-1] == f"{RUN} {EVERY_STAGE}"
 
 
 @pytest.mark.parametrize(("text", "message"), [("train: [", "is not valid YAML: "), ("- 1", "must be a mapping")])
