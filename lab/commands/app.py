@@ -155,7 +155,7 @@ def interpolate(
     ] = None,
     pair: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Indices of the two images in the .safetensors file."),
+        typer.Option(metavar="INT INT", help="Indices of the two images in the .safetensors file."),
     ] = None,
     mixes: Annotated[int, typer.Option(help="Number of mixes in a row, including both ends.")] = 11,
     options: Options,

@@ -1,5 +1,6 @@
 """The picture of an interpolation, and its two images."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,7 @@ def test_the_command_writes_a_picture_for_every_process(
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     with Image.open(out) as shown:
         assert shown.width > 5 * 50
+
+
+def test_the_help_of_pair_has_the_form_of_its_values() -> None:
+    assert re.search(r"--pair +INT INT", CliRunner().invoke(app, ["interpolate", "--help"]).stdout)
