@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
@@ -101,11 +102,15 @@ def select(experiments: Sequence[Experiment], wanted: Sequence[str]) -> list[Exp
 
 
 def check_metrics(experiments: Sequence[Experiment], wanted: Sequence[str]) -> None:
-    """Raise `UsageError` for a metric that no experiment has."""
+    """Raise `UsageError` for a metric that no experiment has, with the nearest and a list without system metrics."""
     known = dict.fromkeys(key for one in experiments for key in sorted(one.metrics))
     for key in wanted:
         if key not in known:
-            raise UsageError(f"--metric {key}: no experiment has it; there are {_listed(known, 40)}")
+            listed = [one for one in known if not one.startswith("system/")]
+            same_end = [one for one in listed if _last(one) == _last(key)]
+            nearest = (same_end or get_close_matches(key, listed))[:1]
+            hint = "".join(f"the nearest is {one}; " for one in nearest)
+            raise UsageError(f"--metric {key}: no experiment has it; {hint}there are {_listed(listed, 40)}")
 
 
 def _names(experiments: Sequence[Experiment]) -> list[str]:

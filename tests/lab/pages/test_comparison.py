@@ -130,5 +130,18 @@ def test_unknown_names_and_metrics_are_errors_that_list_the_known_ones() -> None
     experiments = [tracked("x", fid=1.0)]
     with pytest.raises(UsageError, match="no tracked experiment is called y; there are x"):
         select(experiments, ["x", "y"])
-    with pytest.raises(UsageError, match=r"--metric fid: no experiment has it; there are classifier\.fid"):
-        check_metrics(experiments, ["fid"])
+    with pytest.raises(UsageError, match=r"--metric loss: no experiment has it; there are classifier\.fid$"):
+        check_metrics(experiments, ["loss"])
+
+
+@pytest.mark.parametrize("wrong", ["fid", "classifier.fd", "inception.fid"])
+def test_the_error_of_an_unknown_metric_names_the_nearest_and_no_metric_of_the_system(wrong: str) -> None:
+    measured = {"system/cpu": 1.0, "classifier.is": 1.0, "classifier.fid": 1.0}
+    one = replace(tracked("x"), metrics=measured)
+    with pytest.raises(UsageError) as error:
+        check_metrics([one], [wrong])
+    assert str(error.value) == (
+        f"--metric {wrong}: no experiment has it; the nearest is classifier.fid; "
+        f"there are classifier.fid, classifier.is"
+    )
+    check_metrics([one], ["system/cpu"])
