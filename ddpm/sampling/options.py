@@ -58,7 +58,13 @@ def settings(description: "Description", options: Options) -> Sample:
         raise ConflictError([Conflict(f"sample.{key}", value, rule) for key, value, rule in rules]) from None
     conflicts = list(sampling_conflicts(chosen, description.diffusion, description.network))
     if options.label is not None and not description.network.conditional:
-        conflicts.append(Conflict("sample.label", ", ".join(options.label), "applies only to conditional models"))
+        conflicts.append(
+            Conflict(
+                "sample.label",
+                ", ".join(options.label),
+                "applies only to conditional models; this model has no classes, so omit it",
+            )
+        )
     if conflicts:
         raise ConflictError(conflicts)
     return chosen

@@ -21,7 +21,7 @@ from lab.experiment import dvcfile, identity
 def names(folder: Path) -> dict[str, str]:
     """The names of all recipes, with the first line of each one's comment."""
     found = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return found

@@ -169,5 +169,9 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
 
 def age(seconds: float) -> str:
     """Text for how long ago a time was; empty for 0."""
+    if not seconds:
+        return ""
     hours = (time.time() - seconds) / 3600
-    return "" if not seconds else f"{hours:.1f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"
+    if hours < 1:
+        return f"{60 * hours:.0f} min ago"
+    return f"{hours:.1f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"

@@ -104,7 +104,9 @@ def test_repro_records_one_finished_run_with_curves_and_artifacts(reproduced: Pr
 
 def test_the_commands_on_the_page_restore_the_parameters(reproduced: Project) -> None:
     text = (reproduced.path / "reports/report.md").read_text()
-    recipe, run = re.findall(r"```bash\nddpm find \w+\n(ddpm recipe .*?)\n(dvc exp run .*?)\n```", text, re.DOTALL)[0]
+    recipe, run = re.findall(
+        r"```bash\nddpm find \w+\ngit checkout .*?\n(ddpm recipe .*?)\n(dvc exp run .*?)\n```", text, re.DOTALL
+    )[0]
     assert run in html.unescape((reproduced.path / "reports/index.html").read_text())
     before = yaml.safe_load((reproduced.path / "params.yaml").read_text())
     reproduced.run("bash", "-c", f"{recipe} && {run} --queue --name again")

@@ -198,7 +198,10 @@ def test_a_file_that_cannot_be_written_is_one_message(model_file: Path) -> None:
         (["--out", "model.safetensors/x.png"], "ddpm: model.safetensors/x.png: "),
         (["--seed", -1], "ddpm: --seed -1: must be greater than or equal to 0"),
         (["--steps", 0], "ddpm: --steps 0: must be greater than or equal to 1"),
-        (["--label", "a"], "ddpm: --label a: applies only to conditional models"),
+        (
+            ["--label", "a"],
+            "ddpm: --label a: applies only to conditional models; this model has no classes, so omit it",
+        ),
         (["--guidance", 1], "ddpm: --guidance 1.0: "),
         (["--model", "absent.safetensors"], "ddpm: absent.safetensors does not exist"),
     ],

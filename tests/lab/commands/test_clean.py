@@ -21,8 +21,8 @@ def test_clean_removes_finished_trainings_only(repository: Path) -> None:
     result = run("clean")
     assert result.exit_code == 0
     first, second, last = result.stdout.splitlines()
-    assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago", "removed"]
-    assert second.split()[:10] == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0.0", "h", "ago"]
+    assert first.split() == ["aaaa", "finished", "at", "step", "20", "2.0", "MB", "0", "min", "ago", "removed"]
+    assert second.split()[:10] == ["bbbb", "unfinished", "at", "step", "20", "2.0", "MB", "0", "min", "ago"]
     assert second.endswith("kept: the same experiment continues it (to remove it, delete .ckpt/bbbb)")
     assert last == "freed 2.0 MB, kept 2.0 MB"
     assert not finished.exists()

@@ -279,7 +279,8 @@ def test_a_second_process_waits_and_then_finds_the_states_of_the_first(
     assert [message.split(";")[0] for message in printed] == ["another process runs the same training"]
 
 
-def test_age_is_given_in_hours_then_in_days(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_is_given_in_minutes_then_in_hours_then_in_days(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state.time, "time", lambda: 1e9)
+    assert state.age(1e9 - 150) == "2 min ago"
     assert state.age(1e9 - 1.5 * 3600) == "1.5 h ago"
     assert state.age(1e9 - 72 * 3600) == "3 d ago"
