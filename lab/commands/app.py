@@ -99,8 +99,12 @@ def data(
     path: Annotated[
         Path | None, typer.Argument(help="Folder or .zip. Default: the one in params.yaml.", show_default=False)
     ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Set data.image_size. Default: the suggested size.")] = None,
-    channels: Annotated[int | None, typer.Option(help="Set data.channels: 1 grey, 3 RGB.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Set data.image_size. Default: that of params.yaml, else a suggestion.")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Set data.channels: 1 grey, 3 RGB. Default: as for the size.")
+    ] = None,
     fit: Annotated[str | None, typer.Option(help="Set data.fit: pad, resize or crop.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only, write nothing.")] = False,
 ) -> None:

@@ -85,7 +85,7 @@ def report(found: Survey) -> Iterator[str]:
     splits = _listed(found.splits) or f"none: {TEST_FRACTION:.0%} of each class become test images"
     widths, heights = ({size[axis] for size in found.sizes} for axis in (0, 1))
     where = found.where.relative_to(Path.cwd()) if found.where.is_relative_to(Path.cwd()) else found.where
-    yield f"{where}: {found.count} images"
+    yield f"{where}: {found.count} image{'s' * (found.count != 1)}"
     yield f"  sizes    {_listed(sizes)}"
     if len(sizes) > 1:
         yield f"           widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}"
