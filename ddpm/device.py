@@ -13,8 +13,8 @@ _WITHOUT_FLOAT64 = ("mps",)
 _SHARE = 0.5  # share of free memory for data; the network, its gradients and activations need the rest
 
 
-def prepare(runtime: Runtime) -> torch.device:
-    """Set up torch for the section `runtime` and return the device. Raises `UsageError` if there is no such device."""
+def prepare(runtime: Runtime, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """Set up torch for the section `runtime` and return the device. Raises `UsageError` as `resolve` does."""
     torch.set_num_threads(runtime.threads)
     if runtime.deterministic:
         # cuBLAS reads this when its first handle is made, and is not deterministic without it.
@@ -22,13 +22,18 @@ def prepare(runtime: Runtime) -> torch.device:
     torch.use_deterministic_algorithms(runtime.deterministic)
     torch.backends.cudnn.allow_tf32 = False  # keep fp32 exact; train.precision bf16 is the fast choice
     torch.backends.cudnn.benchmark = not runtime.deterministic
-    return resolve(runtime.device)
+    where = resolve(runtime.device, local_rank, local_size)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    return where
 
 
-def resolve(name: str) -> torch.device:
-    """The device called `name`; auto is CUDA if available, else the CPU. Raises `UsageError` for a missing device.
+def resolve(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """The device called `name`, for one of `local_size` processes on this machine.
 
-    auto does not choose MPS (the GPU of a Mac), because no result was measured there.
+    auto is CUDA if available, else the CPU; it does not choose MPS (the GPU of a Mac), because no result was measured
+    there. Of several processes, each has the CUDA device of its rank, or all have the CPU. Raises `UsageError` for a
+    missing device, or if processes would share a GPU.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -38,6 +43,15 @@ def resolve(name: str) -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps': this machine has no MPS; use cpu or auto")
     device = torch.device(name)
+    if device.type != "cpu" and local_size > 1:
+        if ":" in name or device.type == "mps":
+            raise UsageError(f"device {name!r}: {local_size} processes on this machine would share it; use auto or cpu")
+        if local_size > available:
+            raise UsageError(
+                f"device {name!r}: there are {local_size} processes on this machine and {available} CUDA devices; "
+                f"start as many processes as devices, or use cpu"
+            )
+        device = torch.device("cuda", local_rank)
     if device.type == "cuda" and (device.index or 0) >= available:
         raise UsageError(f"device {name!r}: this machine has {available} CUDA devices; use cpu or auto")
     return device

@@ -193,7 +193,7 @@ class Runtime(Section):
     threads: Count
     compile: bool
     deterministic: bool
-    launcher: None
+    launcher: Annotated[str, Field(min_length=1)] | None
     data_root: str
     resume: bool
     checkpoint_every: Count

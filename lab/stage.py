@@ -8,6 +8,7 @@ import argparse
 import inspect
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +23,13 @@ from lab.experiment import dvcfile, journal, running
 if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
     from ddpm.params import Runtime
 
-_STAGE = os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
+_OTHER = "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"  # of several processes, not the first
+_STAGE = None if _OTHER else os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
 _GO_BACK = (  # DVC has removed the outputs of the stage
     "\nset an allowed value and run again, or go back to the last commit: "
     "git restore params.yaml dvc.lock reports && dvc checkout"
 )
-_COMPUTING = ("reference", "train", "sample", "evaluate")  # the stages that use runtime.threads
+_COMPUTING = ("reference", "train", "sample", "evaluate")  # the stages that use runtime.threads and share their work
 _FIRST_LINE = 5.0  # seconds until a log has the first line of progress, with the expected time
 _LOG_INTERVAL = 30.0  # seconds between two later lines
 _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
@@ -62,41 +64,103 @@ def note_inputs() -> None:
         _noted.update(dvcfile.observed(_STAGE))
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ends a stage after a signal; its text says from where the same command continues."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def run(stage: Callable[..., None]) -> None:
     """Run a stage with params.yaml and the paths of the command line: one `--name PATH` per parameter of its function.
 
     The process ends with one message after a `UsageError` or an interruption, and, under DVC, if an input changed
-    while the stage ran.
+    while the stage ran. With `runtime.launcher`, the launcher takes the place of this process and starts several that
+    run this function. Then only the message of the process that failed first is printed.
     """
+    from ddpm import processes
     from ddpm.errors import UsageError
     from ddpm.params import ParamsError, load
+    from lab import launch
 
     name = stage.__name__
     paths = _paths(stage)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         params = load(dvcfile.PARAMS)
-        with _sharing_cores(name, params.runtime):
-            stage(params, **paths)
+        launcher = params.runtime.launcher
+        if name in _COMPUTING and launcher and not processes.launched():
+            launch.start_again(launcher, f"stages.{name}", params.runtime.threads)
+        elif name in _COMPUTING or processes.rank() == 0:
+            with _sharing_cores(name, params.runtime):
+                stage(params, **paths)
+        processes.leave()
     except UsageError as error:
-        sys.exit(f"{name}: {error}" + _GO_BACK * (isinstance(error, ParamsError) and _in_workspace()))
+        message = f"{_who(name)}: {error}" + _GO_BACK * (isinstance(error, ParamsError) and _in_workspace())
+        sys.exit(message if processes.first_to_fail() else 1)
     except KeyboardInterrupt as interrupt:
-        print("; ".join([f"{name}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        sys.exit(130)  # the exit status after Ctrl-C, with which DVC records nothing
+        number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+        how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        if processes.rank() == 0:
+            print("; ".join([f"{name}: {how}", *map(str, interrupt.args)]), file=sys.stderr)
+        sys.exit(128 + number)  # the exit status after a signal, with which DVC records nothing
+    except Exception:
+        if not processes.first_to_fail():
+            sys.exit(1)  # the process that failed first explains why
+        raise
     _end(name)
+
+
+def _who(name: str) -> str:
+    from ddpm import processes
+
+    return f"{name}: process {processes.rank()}" if processes.rank() else name
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise Interrupted(number)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[Callable[[], int]]:
+    """Defer SIGTERM and the first Ctrl-C; yield a function that returns the signal that came, or 0."""
+    received = 0
+
+    def note(number: int, _: object) -> None:
+        nonlocal received
+        if received:
+            raise Interrupted(number)
+        received = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _sharing_cores(name: str, runtime: "Runtime") -> Iterator[None]:
     """Print a warning if this stage and those that already run have more threads than there are cores."""
-    from ddpm import device
+    from ddpm import device, processes
 
-    if name not in _COMPUTING or device.resolve(runtime.device).type != "cpu":
+    local = processes.local_size()
+    if name not in _COMPUTING or processes.local_rank() or device.resolve(runtime.device, 0, local).type != "cpu":
         yield
         return
-    with running.announced(runtime.threads) as others:
-        if advice := running.advice(runtime.threads, others):
+    threads = runtime.threads * local
+    with running.announced(threads) as others:
+        if advice := running.advice(threads, others):
             print(f"{name}: {advice}", file=sys.stderr, flush=True)
         yield
+
+
+def say(text: str) -> None:
+    """Print a line to standard error, on process 0 only."""
+    if not _OTHER:
+        print(text, file=sys.stderr, flush=True)
 
 
 def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
@@ -112,6 +176,7 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
         unit=f" {unit}",
         mininterval=1,
         file=None if terminal else _Log(),
+        disable=_OTHER,
         bar_format=None if terminal else _LOG_FORMAT,
     )
 

@@ -1,19 +1,22 @@
 """Stage train: train models/model.safetensors on data/train.safetensors; write reports/train.csv."""
 
-import sys
+import signal
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from ddpm import device, rng, tables
+from ddpm import device, processes, rng, tables
 from ddpm.data import dataset
 from ddpm.data.batches import Batches
 from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
+from ddpm.errors import UsageError
 from ddpm.network import modelfile
 from ddpm.params import Params
-from ddpm.training import checkpoint, loop
+from ddpm.processes import Group
+from ddpm.training import checkpoint, gradients, loop
 from ddpm.training.curve import COLUMNS, LossCurve
 from lab import stage
 from lab.experiment import dvcfile, journal, resume, state
@@ -26,7 +29,8 @@ _EXTENDABLE = {"constant": {"train.steps"}, "linear": set[str](), "cosine": set[
 def train(params: Params, data: Path, model: Path, final_state: Path, snapshots: Path, curve: Path) -> None:
     """Train from the last saved state; write the averaged weights, the last state, snapshots, and the loss curve."""
     settings, runtime = params.train, params.runtime
-    where = device.prepare(runtime)
+    group = processes.join(runtime)
+    where = group.device
     images = dataset.read(data)
     description = modelfile.Description(params.diffusion, params.network, images.image_shape, images.classes)
     torch.manual_seed(rng.torch_seed(settings.seed, "weights"))
@@ -37,41 +41,81 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
         machine["init"] = modelfile.initialise(network, start)
         modelfile.check_compatible(start, description, whole=settings.steps == 0)
     network.to(where).to(memory_format=device.memory_format(where, settings.precision))
-    size = sum(weights.numel() for weights in network.parameters())
-    work = f"{len(images.images):,} images, {settings.steps:,} steps of {settings.batch_size} images"
-    print(f"train: {journal.machine()['device']}, {size:,} parameters, {work}", file=sys.stderr, flush=True)
-
     learner = loop.Learner.start(network, settings)
     losses = LossCurve(runtime.log_every, where)
     name = state.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
-    save = partial(checkpoint.save, learner=learner, curve=losses, training=name)
-    with state.folder(name, runtime.resume) as saved, live(params, images.digest) as run:
-        if latest := resume.find(saved, params, final_state, snapshots):
-            checkpoint.load(latest, learner, losses)
-        forward = torch.compile(network) if runtime.compile else network
-        denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
-        batches = Batches(images, settings, params.diffusion.value_range, where)
-        averaged = modelfile.assemble(description, learner.average, "", where)
-        with stage.bar("train", settings.steps, "step", learner.step) as bar:
-            for record in loop.train(learner, denoiser, batches, settings):
-                bar.update()
-                if losses.add(record):
-                    losses.check()
-                    speed = settings.batch_size * (bar.format_dict["rate"] or 0)
-                    bar.set_postfix({"loss": f"{losses.last()['loss']:.4f}", "img/s": f"{speed:.0f}"}, refresh=False)
-                    run.log(losses.last(), images_per_second=speed)
-                if record.step in settings.snapshots:
-                    modelfile.save(saved.snapshot(record.step), description, averaged.network.state_dict())
-                if record.step % runtime.checkpoint_every == 0 or record.step == settings.steps:
-                    losses.check()
-                    saved.save(record.step, save)
-                if record.step % runtime.preview_every == 0:
-                    run.preview(record.step, averaged)
-        modelfile.save(model, description, averaged.network.state_dict())
-        save(final_state)
-        saved.copy_snapshots(settings.snapshots, snapshots)
-        tables.write_points(curve, losses.points(), COLUMNS)
-        saved.finish(settings.steps, runtime.keep_states)
+    if runtime.compile:
+        network.compile()
+    forward, gradient = gradients.of(network, settings, runtime, group)
+    denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
+    batches = Batches(images, settings, params.diffusion.value_range, where)
+    size = sum(weights.numel() for weights in network.parameters())
+    work = f"{len(images.images):,} images, {settings.steps:,} steps of {settings.batch_size} images"
+    stage.say(f"train: {journal.machine()['device']}, {_shared(params, group)}{size:,} parameters, {work}")
+
+    with stage.signals_deferred() as received:
+        if group.rank > 0:
+            _follow(group, name, learner, losses, loop.train(learner, denoiser, batches, settings, gradient), received)
+            return
+        save = partial(checkpoint.save, learner=learner, curve=losses, training=name)
+        with state.folder(name, runtime.resume) as saved, live(params, images.digest) as run:
+            latest = resume.find(saved, params, final_state, snapshots)
+            group.from_first((name, latest))
+            if latest:
+                checkpoint.load(latest, learner, losses)
+            averaged = modelfile.assemble(description, learner.average, "", where)
+            with stage.bar("train", settings.steps, "step", learner.step) as bar:
+                for record in loop.train(learner, denoiser, batches, settings, gradient):
+                    bar.update()
+                    if losses.add(record):
+                        losses.check()
+                        speed = settings.batch_size * (bar.format_dict["rate"] or 0)
+                        shown = {"loss": f"{losses.last()['loss']:.4f}", "img/s": f"{speed:.0f}"}
+                        bar.set_postfix(shown, refresh=False)
+                        run.log(losses.last(), images_per_second=speed)
+                    if record.step in settings.snapshots:
+                        modelfile.save(saved.snapshot(record.step), description, averaged.network.state_dict())
+                    stopping = group.any(bool(received()))
+                    if stopping or record.step % runtime.checkpoint_every == 0 or record.step == settings.steps:
+                        losses.check()
+                        saved.save(record.step, save)
+                    if stopping:
+                        raise stage.Interrupted(received() or signal.SIGTERM)
+                    if record.step % runtime.preview_every == 0:
+                        run.preview(record.step, averaged)
+            modelfile.save(model, description, averaged.network.state_dict())
+            save(final_state)
+            saved.copy_snapshots(settings.snapshots, snapshots)
+            tables.write_points(curve, losses.points(), COLUMNS)
+            saved.finish(settings.steps, runtime.keep_states)
+
+
+def _follow(
+    group: Group,
+    name: str,
+    learner: loop.Learner,
+    losses: LossCurve,
+    steps: Iterator[loop.Record],
+    received: Callable[[], int],
+) -> None:
+    """Take the same steps as process 0, from the same state, on a process that writes nothing."""
+    at_first: tuple[str, Path | None] = (name, None)
+    first, latest = group.from_first(at_first)
+    if first != name:
+        raise UsageError("the code, the data, the parameters or torch differ from those of process 0")
+    if latest is not None:
+        checkpoint.load(latest, learner, losses)
+    for _ in steps:
+        if group.any(bool(received())):
+            raise stage.Interrupted(received() or signal.SIGTERM)
+
+
+def _shared(params: Params, group: Group) -> str:
+    """Text for people: the number of processes, if there are several, and how they add gradients."""
+    if group.size == 1:
+        return ""
+    how = "the same bytes as one" if params.runtime.deterministic else "equal to one within rounding"
+    return f"{group.size} processes ({how}), "
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from ddpm.data.batches import Batches
 from ddpm.device import autocast
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.params import Train
+from ddpm.processes import Group
+from ddpm.training.gradients import Gradient, Tree
 from ddpm.training.objective import loss as loss_of
 
 
@@ -64,20 +67,24 @@ def learning_rate(step: int, settings: Train) -> float:
     return settings.learning_rate * warm * decay
 
 
-def train(learner: Learner, denoiser: Denoiser, batches: Batches, settings: Train) -> Iterator[Record]:
+def train(
+    learner: Learner, denoiser: Denoiser, batches: Batches, settings: Train, gradient: Gradient | None = None
+) -> Iterator[Record]:
     """Take the optimizer steps from `learner.step + 1` to `settings.steps`; yield after each update of the average.
 
     `denoiser` wraps `learner.network`, or a compiled form of it. The randomness of a step comes from
-    (seed, "train", step, micro-batch), so a run that is stopped and resumed takes the same steps.
+    (seed, "train", step, micro-batch), so a run that is stopped and resumed takes the same steps. Processes that share
+    the work pass their `gradient`; without it this process computes all micro-batches.
     """
     learner.network.train()
     parameters, averages = list(learner.network.parameters()), list(learner.average.parameters())
+    gradient = gradient or Tree(parameters, range(settings.accumulate), Group(batches.device))
     update_averages = get_ema_multi_avg_fn(settings.ema_decay)  # w <- decay w + (1 - decay) w_trained
     for step in range(learner.step + 1, settings.steps + 1):
         rate = learning_rate(step, settings)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
-        loss = _accumulate_gradients(denoiser, batches, step, settings)
+        loss = gradient.compute(partial(_loss, denoiser, batches, settings, step))
         norm = nn.utils.clip_grad_norm_(
             parameters, settings.grad_clip or math.inf, foreach=batches.device.type != "mps"
         )
@@ -89,18 +96,13 @@ def train(learner: Learner, denoiser: Denoiser, batches: Batches, settings: Trai
         yield Record(step, loss, norm, rate)
 
 
-def _accumulate_gradients(denoiser: Denoiser, batches: Batches, step: int, settings: Train) -> Tensor:
-    """Backpropagate the mean loss over the micro-batches of a step and return it, detached."""
+def _loss(denoiser: Denoiser, batches: Batches, settings: Train, step: int, micro: int) -> Tensor:
+    """The share of a micro-batch in the mean loss of a step."""
     device = batches.device
-    total = torch.zeros((), device=device)
-    for micro in range(settings.accumulate):
-        generator = rng.torch_generator(device, settings.seed, "train", step, micro)
-        x_0, labels = batches.get(step, micro, generator)
-        t = torch.randint(1, denoiser.process.timesteps + 1, (len(x_0),), generator=generator, device=device)
-        eps = denoiser.process.prior(tuple(x_0.shape), generator)
-        torch.manual_seed(rng.torch_seed(settings.seed, "dropout", step, micro))  # dropout has no generator of its own
-        with autocast(device, settings.precision):
-            loss = loss_of(denoiser.given(labels), x_0, t, eps, settings)
-        (loss / settings.accumulate).backward()
-        total += loss.detach() / settings.accumulate
-    return total
+    generator = rng.torch_generator(device, settings.seed, "train", step, micro)
+    x_0, labels = batches.get(step, micro, generator)
+    t = torch.randint(1, denoiser.process.timesteps + 1, (len(x_0),), generator=generator, device=device)
+    eps = denoiser.process.prior(tuple(x_0.shape), generator)
+    torch.manual_seed(rng.torch_seed(settings.seed, "dropout", step, micro))  # dropout has no generator of its own
+    with autocast(device, settings.precision):
+        return loss_of(denoiser.given(labels), x_0, t, eps, settings) / settings.accumulate

@@ -158,11 +158,13 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
             for old in (*state.states.values(), *path.glob("finished-*")):
                 old.unlink()
         yield state
-    except KeyboardInterrupt:
-        if not resume:
-            raise
-        start = f"continues from step {max(state.states)}" if state.states else "starts at step 0, no state is saved"
-        raise KeyboardInterrupt(f"the same command {start}") from None
+    except KeyboardInterrupt as interrupt:
+        if resume:
+            start = (
+                f"continues from step {max(state.states)}" if state.states else "starts at step 0, no state is saved"
+            )
+            interrupt.args = (f"the same command {start}",)
+        raise
     finally:
         lock.release()
 

@@ -1,0 +1,50 @@
+"""Start a stage again under `runtime.launcher`, which starts several processes of it.
+
+The launcher `torchrun` is this module: torchrun of the same Python, without its own traceback after an error, because
+the stage has already printed the error.
+"""
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+
+from ddpm.errors import UsageError
+
+_TORCHRUN = (sys.executable, "-m", "lab.launch")
+
+
+def start_again(launcher: str, module: str, threads: int) -> None:
+    """Replace this process by the launcher, which runs `python -m module` with the arguments of this process.
+
+    Raises `UsageError` if there is no such program.
+    """
+    command = [word for part in shlex.split(launcher) for word in (_TORCHRUN if part == "torchrun" else (part,))]
+    if shutil.which(command[0]) is None:
+        raise UsageError(f"runtime.launcher = {launcher!r}: there is no program {command[0]!r}")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else torchrun sets 1, with a warning
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(command[0], [*command, "-m", module, *sys.argv[1:]])
+
+
+def _torchrun() -> int:
+    """Run torchrun with the arguments of this process; return its exit status."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable(logging.ERROR)  # it logs how each process ended
+    try:
+        run.main()
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_torchrun())
