@@ -190,14 +190,14 @@ def leave() -> None:
         _store = None
 
 
-def first_to_fail() -> bool:
+def first_to_fail(error: BaseException) -> bool:
     """Whether no other process has failed before this one: the one whose message explains the failure of all."""
     if _store is None:
         return True
     try:
         return int(_store.add("failed", 1)) == 1
-    except RuntimeError:  # the machine of the store is gone
-        return True
+    except RuntimeError:  # the process that holds the store has ended, and others have lost it
+        return not isinstance(error, LostProcessError)
 
 
 @contextmanager
@@ -206,5 +206,4 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise LostProcessError(f"another process has ended or cannot be reached ({reason})") from error
+        raise LostProcessError("another process that shares the work has ended or cannot be reached") from error

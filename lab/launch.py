@@ -4,10 +4,12 @@ The launcher `torchrun` is this module: torchrun of the same Python, without its
 the stage has already printed the error.
 """
 
+import ctypes
 import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 
 from ddpm.errors import UsageError
@@ -29,8 +31,17 @@ def start_again(launcher: str, module: str, threads: int) -> None:
     os.execvp(command[0], [*command, "-m", module, *sys.argv[1:]])
 
 
+def end_with_launcher() -> None:
+    """Let the system send SIGTERM to this process when its launcher has been killed. Only Linux can."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 def _torchrun() -> int:
     """Run torchrun with the arguments of this process; return its exit status."""
+    # After a restart, processes could read addresses of the last attempt from a store that attempts share.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -39,8 +50,13 @@ def _torchrun() -> int:
     try:
         run.main()
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        name = failure.signal_name()
+        memory = ", as the system does when memory runs out" * (name == "SIGKILL")
+        print(f"process {rank} was ended by {name}{memory}", file=sys.stderr)
+        return 128 - failure.exitcode
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

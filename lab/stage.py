@@ -11,17 +11,18 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
-from lab.experiment import dvcfile, journal, running
+from lab.experiment import dvcfile, gpus, journal, running
 
 if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
-    from ddpm.params import Runtime
+    from ddpm.params import Params, Runtime
 
 _OTHER = "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"  # of several processes, not the first
 _STAGE = None if _OTHER else os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
@@ -87,29 +88,36 @@ def run(stage: Callable[..., None]) -> None:
     name = stage.__name__
     paths = _paths(stage)
     signal.signal(signal.SIGTERM, _interrupt)
+    if processes.launched():
+        launch.end_with_launcher()
     try:
         params = load(dvcfile.PARAMS)
         launcher = params.runtime.launcher
         if name in _COMPUTING and launcher and not processes.launched():
             launch.start_again(launcher, f"stages.{name}", params.runtime.threads)
         elif name in _COMPUTING or processes.rank() == 0:
-            with _sharing_cores(name, params.runtime):
-                stage(params, **paths)
+            with _sharing_cores(name, params.runtime), _placed(name, params) as placed:
+                stage(placed, **paths)
         processes.leave()
     except UsageError as error:
-        message = f"{_who(name)}: {error}" + _GO_BACK * (isinstance(error, ParamsError) and _in_workspace())
-        sys.exit(message if processes.first_to_fail() else 1)
+        way_back = _GO_BACK * (isinstance(error, ParamsError) and _in_workspace())
+        _fail(f"{_who(name)}: {error}{way_back}" if processes.first_to_fail(error) else "")
     except KeyboardInterrupt as interrupt:
         number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        if processes.rank() == 0:
-            print("; ".join([f"{name}: {how}", *map(str, interrupt.args)]), file=sys.stderr)
-        sys.exit(128 + number)  # the exit status after a signal, with which DVC records nothing
-    except Exception:
-        if not processes.first_to_fail():
-            sys.exit(1)  # the process that failed first explains why
-        raise
+        message = "; ".join([f"{name}: {how}", *map(str, interrupt.args)])
+        _fail("" if processes.rank() else message, 128 + number)  # the exit status after a signal
+    except Exception as error:
+        _fail(f"{_who(name)}: {traceback.format_exc()}" if processes.first_to_fail(error) else "")
     _end(name)
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    """End the process with a message; DVC then records nothing."""
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher ends all processes as soon as one has failed
+    sys.exit(status)
 
 
 def _who(name: str) -> str:
@@ -155,6 +163,18 @@ def _sharing_cores(name: str, runtime: "Runtime") -> Iterator[None]:
         if advice := running.advice(threads, others):
             print(f"{name}: {advice}", file=sys.stderr, flush=True)
         yield
+
+
+@contextmanager
+def _placed(name: str, params: "Params") -> Iterator["Params"]:
+    """Take the GPUs of the stage; yield the parameters with the device of this process."""
+    from ddpm import processes
+
+    if name not in _COMPUTING or processes.local_rank():  # the first process of a machine takes the GPUs of all
+        yield params
+        return
+    with gpus.taken(params.runtime.device, processes.local_size()) as device:
+        yield params.model_copy(update={"runtime": params.runtime.model_copy(update={"device": device})})
 
 
 def say(text: str) -> None:

@@ -6,6 +6,7 @@ valid if its key, a hash of all inputs, matches.
 
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
@@ -43,9 +44,15 @@ def tags(stages: Iterable[str], folder: Path = Path()) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Versions, the device that this process has used, and the model of the processor."""
+    """Versions, the device that this process has used, the number of processes, and the model of the processor."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "ddpm")}
-    return {"device": _device(), "cpu": _processor(), "python": platform.python_version(), **versions}
+    used = {"device": _device(), "processes": _processes(), "cpu": _processor()}
+    return used | {"python": platform.python_version(), **versions}
+
+
+def _processes() -> str:
+    """The number of processes that share the work; a launcher sets it."""
+    return os.environ.get("WORLD_SIZE", "1") if "MASTER_ADDR" in os.environ else "1"
 
 
 def _processor() -> str:
