@@ -34,7 +34,7 @@ def test_the_training_gives_the_machine() -> None:
     assert journal.tags(["prepare", "train"]) == {"seconds.prepare": "1.0"}
     ran("train", 60.0)
     assert journal.tags(["train"]) == {"seconds.train": "60.0", **journal.machine()}
-    assert set(journal.machine()) == {"device", "cpu", "python", "torch", "ddpm"}
+    assert set(journal.machine()) == {"device", "processes", "cpu", "python", "torch", "ddpm"}
 
 
 def test_a_run_on_other_parameters_or_inputs_does_not_count() -> None:
