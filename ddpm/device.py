@@ -6,11 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.params import Runtime
 
 _WITHOUT_FLOAT64 = ("mps",)
 _SHARE = 0.5  # share of free memory for data; the network, its gradients and activations need the rest
+_COPIED = 2**26  # bytes that are copied to the device at a time
 
 
 def prepare(runtime: Runtime, local_rank: int = 0, local_size: int = 1) -> torch.device:
@@ -82,6 +84,10 @@ def memory_format(device: torch.device, precision: str) -> torch.memory_format:
 
 def hold(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move data to the device if it fits there; otherwise leave it memory-mapped on the host."""
-    if device.type == "cuda" and tensor.nbytes < _SHARE * torch.cuda.mem_get_info(device)[0]:
-        return tensor.to(device)
-    return tensor
+    if device.type != "cuda" or tensor.nbytes >= _SHARE * torch.cuda.mem_get_info(device)[0]:
+        return tensor
+    held, first = torch.empty_like(tensor, device=device), 0
+    for block in files.blocks(tensor, max(1, _COPIED // max(1, tensor[:1].nbytes))):
+        held[first : first + len(block)] = block
+        first += len(block)
+    return held

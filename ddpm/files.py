@@ -2,11 +2,17 @@
 
 A tensor file's metadata is JSON under the keys that the caller chooses, plus `digest`: the sha256 of the names, dtypes,
 shapes and bytes of all tensors. The header alone identifies a large file.
+
+Pages of a memory-mapped file that were read count as memory of the process until they are released. `blocks` and
+`gather` read large tensors and release the pages, so that data may be larger than memory.
 """
 
+import ctypes
 import hashlib
 import json
+import mmap
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +28,10 @@ from ddpm.errors import UsageError
 
 _DTYPES = {np.dtype("uint8"): "U8", np.dtype("int64"): "I64", np.dtype("float32"): "F32"}
 _DIGEST_OF_NOTHING = "0" * 64
+
+LARGE = 2**28  # bytes of a tensor from which on its pages are released; smaller data is faster if it stays in memory
+_UNRELEASED = 2**26  # bytes that are read in order before their pages are released
+_ROWS = 64  # rows that are gathered before their pages are released: each can map 2 MiB, the largest page
 
 
 @contextmanager
@@ -141,6 +151,70 @@ def create_tensors(
             file.write(_header(specification, {**metadata, "digest": digest}))
 
 
+def is_large(tensor: torch.Tensor) -> bool:
+    """Whether `blocks` and `gather` release the pages of the tensor if it is memory-mapped."""
+    return tensor.nbytes >= LARGE
+
+
+def blocks(tensor: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Yield the blocks of `tensor.split(size)`. Release the pages of a large memory-mapped tensor behind the reader."""
+    mapped = is_large(tensor) and _is_mapped(tensor)
+    released = 0
+    for first in range(0, len(tensor), size):
+        if mapped and tensor[released:first].nbytes >= _UNRELEASED:
+            _advise(tensor[released:first], mmap.MADV_DONTNEED)
+            released = first
+        yield tensor[first : first + size]
+    if mapped:
+        _advise(tensor[released:], mmap.MADV_DONTNEED)
+
+
+def gather(tensor: torch.Tensor, chosen: np.ndarray) -> torch.Tensor:
+    """Copy the rows `chosen`, int64 (n,), of a tensor. Release the pages of a large memory-mapped tensor.
+
+    Rows that are not in memory are read from the disk at the same time, not one after the other.
+    """
+    if not (is_large(tensor) and _is_mapped(tensor)):
+        return tensor[torch.from_numpy(chosen)]
+    copied = np.empty((len(chosen), *tensor.shape[1:]), tensor.numpy().dtype)
+    for row in chosen.tolist():
+        _advise(tensor[row], mmap.MADV_WILLNEED)
+    for first in range(0, len(chosen), _ROWS):
+        part = slice(first, first + _ROWS)
+        np.take(tensor.numpy(), chosen[part], axis=0, out=copied[part], mode="clip")  # the default mode copies twice
+        _advise(tensor, mmap.MADV_DONTNEED)
+    return torch.from_numpy(copied)
+
+
+def release(tensor: torch.Tensor) -> None:
+    """Release the pages of a memory-mapped tensor; they are read again when they are used.
+
+    What was written through `create_tensors` is kept. Nothing happens to other tensors, or without Linux.
+    """
+    if _is_mapped(tensor):
+        _advise(tensor, mmap.MADV_DONTNEED)
+
+
+def _is_mapped(tensor: torch.Tensor) -> bool:
+    """Whether the tensor is contiguous memory of a file. To release other memory would erase it."""
+    if sys.platform != "linux" or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return False
+    begin = tensor.data_ptr()
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        span, _, _, _, inode, *_ = line.split(maxsplit=5)
+        first, _, last = span.partition("-")
+        if int(first, 16) <= begin < int(last, 16):
+            return inode != "0" and begin + tensor.nbytes <= int(last, 16)
+    return False
+
+
+def _advise(tensor: torch.Tensor, advice: int) -> None:
+    """Call madvise for all pages on which a mapped tensor lies. A kernel that refuses the advice changes nothing."""
+    begin = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    length = tensor.data_ptr() + tensor.nbytes - begin
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), ctypes.c_int(advice))
+
+
 def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, Any]) -> bytes:
     """The first bytes of a safetensors file: the length of the header, then JSON padded to eight bytes."""
     header: dict[str, Any] = {"__metadata__": _encode(metadata)}
@@ -158,7 +232,8 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for block in blocks(tensor.reshape(-1).view(torch.uint8), _UNRELEASED):
+            digest.update(block.numpy().data)
     return digest.hexdigest()
 
 

@@ -46,11 +46,13 @@ def evaluate(
     with stage.bar("evaluate samples", len(drawn.images) * (1 + len(snapshots)), "img") as bar:
         features, fidelity = judge.measure(drawn.images, bar.update)
         curve = judge.snapshot_curve(snapshots, bar.update)
+    with stage.bar("evaluate neighbours", len(train.images), "img") as bar:
+        distances = judging.look_for_copies(
+            drawn.images, train.images, test.images, settings.neighbours, reports / "neighbours.png", where, bar.update
+        )
     result = {
         judge.reference.extractor: fidelity.metrics | judge.class_metrics(features, drawn.labels),
-        "neighbours": judging.look_for_copies(
-            drawn.images, train.images, test.images, settings.neighbours, reports / "neighbours.png"
-        ),
+        "neighbours": distances,
         **judging.best_snapshot(curve),
     }
     measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)

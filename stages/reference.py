@@ -27,10 +27,16 @@ def reference(params: Params, train: Path, test: Path, extractor: Path, features
         weights = dvcfile.data_root(params.runtime.data_root) / settings.weights if settings.weights else None
         extractors.fetch_inception(weights, extractor)
     extract = extractors.load(extractor, where)
-    with stage.bar("reference: features", len(real.images) + len(held_out.images), "img") as bar:
-        of_train, of_test = (extract(split.images, where, bar.update) for split in (real, held_out))
+    one = extract(real.images[:1], where)
+    of_train, of_test = (one.repeated(len(split.images)) for split in (real, held_out))
     digests = (extract.digest, real.digest, held_out.digest)
-    feature_files.write(features, Reference(of_train, of_test, extract.kind, *digests, real.source))
+    shaped = Reference(of_train, of_test, extract.kind, *digests, real.source)
+    total = len(real.images) + len(held_out.images)
+    with feature_files.create(features, shaped) as put, stage.bar("reference: features", total, "img") as bar:
+        for name, split in (("train", real), ("test", held_out)):
+            for first, batch in extract.batches(split.images, where):
+                put(name, first, batch)
+                bar.update(len(batch))
 
 
 if __name__ == "__main__":

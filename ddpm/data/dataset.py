@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ddpm import files
 
 FORMAT = "ddpm-dataset-1"
+_WRITTEN = 2**26  # bytes after which the pages of the file are released
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,12 @@ def write(
     metadata = {"format": FORMAT, "classes": list(classes), "source": source}
     with files.create_tensors(path, arrays, metadata) as packed:
         packed["labels"][:] = labels
+        released = 0
         for index, image in enumerate(images):
             packed["images"][index] = image
+            if (index + 1 - released) * image.nbytes >= _WRITTEN:
+                files.release(torch.from_numpy(packed["images"][released : index + 1]))
+                released = index + 1
 
 
 def read(path: Path) -> Dataset:

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from ddpm import files
 from ddpm.evaluation.features import Features
+
+_BLOCK = 2**14  # images
 
 
 def agreement(samples: Features, real: Features, labels: Tensor | None) -> dict[str, float]:
@@ -21,7 +24,9 @@ def agreement(samples: Features, real: Features, labels: Tensor | None) -> dict[
 
 def shares(features: Features) -> Tensor:
     """The share of each class among the images, float64 (classes,)."""
-    counts = torch.bincount(features.logits.argmax(1), minlength=features.logits.shape[1])
+    counts = torch.zeros(features.logits.shape[1], dtype=torch.int64)
+    for logits in files.blocks(features.logits, _BLOCK):
+        counts += torch.bincount(logits.argmax(1), minlength=len(counts))
     return counts.double() / len(features)
 
 

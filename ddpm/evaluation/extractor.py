@@ -1,7 +1,7 @@
 """The extractor of features for the fidelity metrics: a classifier trained on the same images, or Inception."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,6 @@ class Extractor:
     digest: str  # sha256 of its weights
     accuracy: float | None  # of the classifier, on test images
 
-    @torch.no_grad()
     def __call__(
         self, images: Tensor, device: torch.device, progress: Callable[[int], object] | None = None
     ) -> Features:
@@ -65,14 +64,27 @@ class Extractor:
 
         `progress(n)` is called after each batch of n images.
         """
-        if self.kind == "inception" and images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
-        parts = []
-        for batch in images.split(_BATCH):
-            parts.append([output.cpu() for output in self.network(batch.to(device))])
+        found = None
+        for first, batch in self.batches(images, device):
+            if found is None:
+                found = Features(*(torch.empty(len(images), part.shape[1]) for part in (batch.features, batch.logits)))
+            found.features[first : first + len(batch)] = batch.features
+            found.logits[first : first + len(batch)] = batch.logits
             if progress is not None:
                 progress(len(batch))
-        return Features(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        assert found is not None, "there are no images"
+        return found
+
+    def batches(self, images: Tensor, device: torch.device) -> Iterator[tuple[int, Features]]:
+        """Yield the features of uint8 images (N, C, H, W) batch by batch: the index of the first image, and a batch."""
+        for number, batch in enumerate(files.blocks(images, _BATCH)):
+            yield number * _BATCH, self._of(batch, device)
+
+    @torch.no_grad()
+    def _of(self, batch: Tensor, device: torch.device) -> Features:
+        if self.kind == "inception" and batch.shape[1] == 1:
+            batch = batch.expand(-1, 3, -1, -1)
+        return Features(*(output.cpu() for output in self.network(batch.to(device))))
 
 
 def train_classifier(
@@ -96,8 +108,8 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.steps)
     for step in range(settings.steps):
         draw = rng.numpy_generator(seed, "classifier", step)
-        chosen = torch.from_numpy(draw.integers(len(train.images), size=settings.batch_size))
-        images = _shifted(train.images[chosen].to(device), draw.uniform(-1, 1, 2))
+        chosen = draw.integers(len(train.images), size=settings.batch_size)
+        images = _shifted(files.gather(train.images, chosen).to(device), draw.uniform(-1, 1, 2))
         labels = train.labels[chosen].to(device)
         loss = F.cross_entropy(network(images)[1], labels)
         optimizer.zero_grad()
@@ -186,5 +198,6 @@ def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, test: Dataset, device: torch.device) -> float:
-    predicted = torch.cat([network(batch.to(device))[1].argmax(1).cpu() for batch in test.images.split(_BATCH)])
+    batches = files.blocks(test.images, _BATCH)
+    predicted = torch.cat([network(batch.to(device))[1].argmax(1).cpu() for batch in batches])
     return int((predicted == test.labels).sum()) / len(predicted)

@@ -1,16 +1,22 @@
 """Features of images under an extractor, and the file that holds those of the real images."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ddpm import files, rng
 
 FORMAT = "ddpm-reference-1"
 _METADATA = ("extractor", "extractor_digest", "train_digest", "test_digest", "source")
+_NAMES = ("features", "logits")
+_BLOCK = 2**26  # bytes of features that are converted to float64 at a time
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,28 @@ class Features:
         if count >= len(self):
             return self
         chosen = np.sort(rng.numpy_generator(seed, "subset").choice(len(self), count, replace=False))
-        return Features(self.features[chosen], self.logits[chosen])
+        return Features(files.gather(self.features, chosen), files.gather(self.logits, chosen))
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (F,) and covariance (F, F) of the features, float64.
+
+        One pass over blocks adds up the mean, another one the products of the centred features. There is never a
+        float64 copy of all features.
+        """
+        count, width = self.features.shape
+        rows = max(1, _BLOCK // (8 * width))
+        mean, products = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+        for block in files.blocks(self.features, rows):
+            mean += block.double().sum(0) / count
+        for block in files.blocks(self.features, rows):
+            centred = block.double() - mean
+            products.addmm_(centred.T, centred)
+        return mean.numpy(), (products / (count - 1)).numpy()
+
+    def repeated(self, count: int) -> "Features":
+        """The first row `count` times, without memory for each: the shapes of the features of `count` images."""
+        return Features(self.features[:1].expand(count, -1), self.logits[:1].expand(count, -1))
 
 
 @dataclass(frozen=True)
@@ -44,14 +71,37 @@ class Reference:
     source: dict[str, Any]  # of the training images, as in the packed dataset
 
 
+@contextmanager
+def create(path: Path, shaped: Reference) -> Iterator[Callable[[str, int, Features], None]]:
+    """Write reference features batch by batch, for features larger than memory.
+
+    Of the features of `shaped` only the shapes are used. The block is given a function `put(split, first, batch)`,
+    which stores a batch of the split "train" or "test" from row `first` on. The file appears under its name when the
+    block ends without an error.
+    """
+    metadata = {"format": FORMAT} | {key: getattr(shaped, key) for key in _METADATA}
+    shapes = {
+        f"{split}/{name}": (np.float32, tuple(getattr(part, name).shape))
+        for split, part in (("train", shaped.train), ("test", shaped.test))
+        for name in _NAMES
+    }
+    with files.create_tensors(path, shapes, metadata) as arrays:
+
+        def put(split: str, first: int, batch: Features) -> None:
+            for name in _NAMES:
+                stored, rows = torch.from_numpy(arrays[f"{split}/{name}"]), getattr(batch, name)
+                stored[first : first + len(rows)] = rows
+                if files.is_large(stored):
+                    files.release(stored[first : first + len(rows)])
+
+        yield put
+
+
 def write(path: Path, reference: Reference) -> None:
     """Write reference features to a file."""
-    tensors = {
-        f"{split}/{name}": tensor
-        for split, part in (("train", reference.train), ("test", reference.test))
-        for name, tensor in vars(part).items()
-    }
-    files.write_tensors(path, tensors, {"format": FORMAT} | {key: getattr(reference, key) for key in _METADATA})
+    with create(path, reference) as put:
+        put("train", 0, reference.train)
+        put("test", 0, reference.test)
 
 
 def read(path: Path) -> Reference:

@@ -6,12 +6,19 @@ images, from as many images and as many splits.
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ddpm import files
 from ddpm.evaluation.features import Features
 
 IS_SPLITS = 10
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 NEIGHBOURHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
+
+_PAIRS = 25_000_000  # distances of precision and recall at a time, of about 20 bytes each
+_LARGEST_BATCH = 10_000  # torch-fidelity's batch of precision and recall
+_SHUFFLE = 2020  # torch-fidelity's seed of the order in which the Inception Score splits the images
 
 
 @dataclass(frozen=True)
@@ -63,33 +70,35 @@ def measure(samples: Features, train: Features, test: Features, seed: int) -> Fi
 
 def fid(first: Features, second: Features) -> float:
     """The Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017)."""
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-    statistics = (fid_features_to_statistics(part.features.double()) for part in (first, second))
-    return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
+    fitted = ({"mu": mean, "sigma": covariance} for mean, covariance in (first.moments, second.moments))
+    return float(fid_statistics_to_metric(*fitted, verbose=False)["frechet_inception_distance"])
 
 
 def inception_score(of: Features) -> tuple[float, float]:
     """Mean and standard deviation over splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016)."""
     from torch_fidelity.metric_isc import isc_features_to_metric
 
-    result = isc_features_to_metric(of.logits, splits=min(IS_SPLITS, len(of)))
-    return float(result["inception_score_mean"]), float(result["inception_score_std"])
+    count, splits = len(of), min(IS_SPLITS, len(of))
+    order = np.random.RandomState(_SHUFFLE).permutation(count)  # torch-fidelity's order
+    scores = []
+    for split in range(splits):  # one at a time: torch-fidelity needs five float64 arrays of the size of its logits
+        logits = files.gather(of.logits, order[split * count // splits : (split + 1) * count // splits])
+        scores.append(isc_features_to_metric(logits, splits=1, shuffle=False)["inception_score_mean"])
+    return float(np.mean(scores)), float(np.std(scores))
 
 
 def _kid(first: Features, second: Features, subset_size: int, seed: int) -> float:
     """The unbiased squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018)."""
-    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_kid import kernel_mmd
 
-    result = kid_features_to_metric(
-        first.features,
-        second.features,
-        kid_subsets=KID_SUBSETS,
-        kid_subset_size=subset_size,
-        rng_seed=seed % 2**32,
-        verbose=False,
-    )
-    return float(result["kernel_inception_distance_mean"])
+    draw = np.random.RandomState(seed % 2**32)  # torch-fidelity's subsets
+
+    def subset(of: Features) -> np.ndarray:
+        return files.gather(of.features, draw.choice(len(of), subset_size, replace=False)).numpy()
+
+    return float(np.mean([kernel_mmd(subset(first), subset(second)) for _ in range(KID_SUBSETS)]))
 
 
 def _precision_recall(samples: Features, real: Features) -> dict[str, float]:
@@ -98,7 +107,12 @@ def _precision_recall(samples: Features, real: Features) -> dict[str, float]:
     if min(len(samples), len(real)) <= NEIGHBOURHOOD:
         return {}
     result = prc_features_to_metric(
-        samples.features, real.features, prc_neighborhood=NEIGHBOURHOOD, save_cpu_ram=True, verbose=False
+        samples.features,
+        real.features,
+        prc_neighborhood=NEIGHBOURHOOD,
+        prc_batch_size=max(1, min(_LARGEST_BATCH, _PAIRS // max(len(samples), len(real)))),
+        save_cpu_ram=True,
+        verbose=False,
     )
     return {"precision": float(result["precision"]), "recall": float(result["recall"])}
 

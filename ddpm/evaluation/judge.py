@@ -87,13 +87,23 @@ def bound_likelihood(
     return summary, points
 
 
-def look_for_copies(samples: Tensor, train: Tensor, test: Tensor, shown: int, picture: Path) -> dict[str, float]:
-    """Distances from samples to their nearest training images, and from test images.
+def look_for_copies(
+    samples: Tensor,
+    train: Tensor,
+    test: Tensor,
+    shown: int,
+    picture: Path,
+    device: torch.device,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, float]:
+    """Distances from samples to their nearest training images, and from test images, which are no copies.
 
     All images are uint8 (., C, H, W). The `shown` samples with the smallest distances go into the picture.
+    `progress(n)` is called after the comparison with n training images.
     """
     samples, test = samples[:COMPARED], test[:COMPARED]
-    indices, distances = neighbours.nearest(samples, train)
+    both = neighbours.nearest(torch.cat([samples, test]), train, device, progress)  # the training images are read once
+    (indices, _), (distances, of_test) = (found.split([len(samples), len(test)]) for found in both)
     closest = distances.argsort(stable=True)[:shown]
     figures.strip(
         picture,
@@ -104,7 +114,7 @@ def look_for_copies(samples: Tensor, train: Tensor, test: Tensor, shown: int, pi
     return {
         "smallest": float(distances.min()),
         "median": float(distances.median()),
-        "median_of_test": neighbours.typical_distance(test, train),
+        "median_of_test": float(of_test.median()),
     }
 
 

@@ -42,12 +42,19 @@ def test_copies_are_found_and_shown_first(tmp_path: Path) -> None:
         torch.randint(0, 256, (count, 1, 4, 6), dtype=torch.uint8, generator=generator) for count in (30, 9, 12)
     )
     samples[7] = train[3]
-    found = judge.look_for_copies(samples, train, test, 2, tmp_path / "neighbours.png")
+    found = judge.look_for_copies(samples, train, test, 2, tmp_path / "neighbours.png", torch.device("cpu"))
     assert found["smallest"] == 0
     assert 0 < found["median"] < 255
     assert found["median_of_test"] == pytest.approx(found["median"], rel=0.5)
     with Image.open(tmp_path / "neighbours.png") as picture:
         assert picture.width > picture.height  # two columns beside their labels
+
+
+def test_the_distance_without_copies_is_the_median_over_test_images(tmp_path: Path) -> None:
+    train = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    test = torch.tensor([10, 90, 20], dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
+    found = judge.look_for_copies(train + 50, train, test, 1, tmp_path / "neighbours.png", torch.device("cpu"))
+    assert found == {"smallest": 50, "median": 50, "median_of_test": 20}
 
 
 @pytest.mark.parametrize(
