@@ -80,7 +80,10 @@ class Batches:
         if self._images.device.type != "cpu":
             return chosen, self._images[chosen.to(self.device, non_blocking=True)]
         batch = files.gather(self._images, indices)
-        return chosen, batch.pin_memory() if self.device.type == "cuda" else batch
+        if self.device.type != "cuda":
+            return chosen, batch
+        with torch.cuda.device(self.device):  # a thread starts with the first GPU, where another process may run
+            return chosen, batch.pin_memory()
 
     def indices(self, step: int, micro: int) -> np.ndarray:
         """Indices into the dataset, int64 (batch_size / accumulate,), for step 1, 2, ... and micro-batch 0, 1, ..."""

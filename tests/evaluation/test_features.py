@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -40,3 +42,52 @@ def test_a_subset_is_random_by_the_seed_and_keeps_features_and_logits_together()
     assert one.features.equal(-one.logits)
     assert len(one.features.unique()) == 20
     assert whole.subset(50, 0) is whole
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_moments_do_not_depend_on_the_blocks_and_are_those_of_numpy(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_BLOCK", rows * 6 * 8)
+    found = some(40, 2)
+    far = Features(found.features + 1000, found.logits)  # a single pass in float32, or without centring, is inexact
+    mean, covariance = far.moments
+    values = far.features.double().numpy()
+    np.testing.assert_allclose(mean, values.mean(0), rtol=1e-14)
+    np.testing.assert_allclose(covariance, np.cov(values, rowvar=False), rtol=1e-10, atol=1e-10)
+    assert far.moments is far.moments
+
+
+def test_moments_of_features_in_a_file_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shaped = Reference(some(1, 0).repeated(2_000_000), some(4, 1), "classifier", "", "", "", {})
+    with features.create(tmp_path / "reference.safetensors", shaped):
+        pass  # zeros
+    monkeypatch.setattr(files, "LARGE", 2**22)
+    monkeypatch.setattr(files, "_UNRELEASED", 2**20)
+    monkeypatch.setattr(features, "_BLOCK", 2**20)
+    found = features.read(tmp_path / "reference.safetensors").train
+    process, most, usual = psutil.Process(), 0, torch.Tensor.addmm_
+
+    def watched(*arguments: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        most = max(most, process.memory_info().rss)
+        return usual(*arguments)
+
+    assert some(40, 2).moments[1].shape == (6, 6)  # load the libraries
+    monkeypatch.setattr(torch.Tensor, "addmm_", watched)
+    before = process.memory_info().rss
+    assert not found.moments[1].any()
+    assert 0 < most - before < found.features.nbytes // 3  # the float64 copy alone would be twice the features
+
+
+def test_features_that_are_written_in_batches_are_those_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGE", 0)
+    whole = Reference(some(70, 0), some(9, 1), "classifier", "e", "a", "b", {"name": "digits"})
+    features.write(tmp_path / "whole.safetensors", whole)
+    shaped = Reference(some(1, 5).repeated(70), some(1, 5).repeated(9), "classifier", "e", "a", "b", {"name": "digits"})
+    with features.create(tmp_path / "parts.safetensors", shaped) as put:
+        for first in (64, 0, 32):
+            rows = slice(first, first + 32)
+            put("train", first, Features(whole.train.features[rows], whole.train.logits[rows]))
+        put("test", 0, whole.test)
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()

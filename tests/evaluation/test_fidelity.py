@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from ddpm.evaluation import fidelity
 from ddpm.evaluation.fidelity import Features, fid, inception_score, measure
@@ -177,3 +180,38 @@ def test_the_protocol_lists_the_counts_behind_the_metrics(monkeypatch: pytest.Mo
 
 def test_fewer_than_ten_samples_give_one_split_each() -> None:
     assert measure(normal(7, 25), normal(90, 26), normal(12, 27), 0).protocol["is_splits"] == 7
+
+
+def test_kernel_distance_is_that_of_torch_fidelity() -> None:
+    samples, train = normal(60, 30), normal(90, 31)
+    theirs = kid_features_to_metric(
+        samples.features, train.features, kid_subsets=100, kid_subset_size=60, rng_seed=7, verbose=False
+    )
+    ours = measure(samples, train, train, 7).metrics["kid"]
+    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+
+
+def test_inception_score_of_split_after_split_is_that_of_torch_fidelity() -> None:
+    samples = normal(57, 32)
+    theirs = isc_features_to_metric(samples.logits, splits=10)
+    expected = theirs["inception_score_mean"], theirs["inception_score_std"]
+    assert inception_score(samples) == pytest.approx(expected, rel=1e-12)
+
+
+def test_precision_and_recall_do_not_depend_on_the_number_of_distances_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples, train = normal(40, 33), normal(90, 34)
+    whole = measure(samples, train, train, 0).metrics
+    batches = []
+
+    def watched(*features: Tensor, prc_batch_size: int, **options: object) -> dict[str, float]:
+        batches.append(prc_batch_size)
+        result: dict[str, float] = prc_features_to_metric(*features, prc_batch_size=prc_batch_size, **options)
+        return result
+
+    monkeypatch.setattr("torch_fidelity.metric_prc.prc_features_to_metric", watched)
+    monkeypatch.setattr(fidelity, "_PAIRS", 300)
+    parts = measure(samples, train, train, 0).metrics
+    assert batches == [7]  # 300 pairs of one image and 40
+    assert [parts[name] for name in ("precision", "recall")] == [whole[name] for name in ("precision", "recall")]

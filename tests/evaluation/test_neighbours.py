@@ -1,8 +1,12 @@
 """The nearest training images."""
 
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 
+from ddpm import files
 from ddpm.evaluation import neighbours
 
 CPU = torch.device("cpu")
@@ -36,10 +40,42 @@ def test_distance_is_in_grey_levels_for_every_image_size() -> None:
         assert distances.item() == pytest.approx(51)
 
 
-def test_nearest_does_not_depend_on_the_batch_of_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("_MOST", 4), ("_BLOCK", 4 * 3 * 4 * 8 * 4), ("_BLOCK", 1)])
+def test_nearest_does_not_depend_on_the_blocks(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, train = pictures(9, 3), pictures(25, 4)
     whole = neighbours.nearest(samples, train, CPU)
-    monkeypatch.setattr(neighbours, "_MOST", 4)
+    monkeypatch.setattr(neighbours, name, value)
     in_parts = neighbours.nearest(samples, train, CPU)
     assert torch.equal(whole[0], in_parts[0])
     assert torch.equal(whole[1], in_parts[1])
+
+
+def test_blocks_are_bounded_in_bytes_and_reported_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape, rows in (((3, 4, 8), 40), ((3, 8, 16), 10)):
+        monkeypatch.setattr(neighbours, "_BLOCK", 40 * 3 * 4 * 8 * 4)  # as float32
+        done: list[int] = []
+        neighbours.nearest(pictures(3, 5, shape), pictures(95, 6, shape), CPU, done.append)
+        assert sum(done) == 95
+        assert set(done[:-1]) == {rows}
+
+
+def test_large_training_data_in_a_file_is_searched_with_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = pictures(4096, 7, (3, 64, 64))  # 48 MiB
+    files.write_tensors(tmp_path / "train.safetensors", {"images": train}, {})
+    monkeypatch.setattr(files, "LARGE", 2**22)
+    monkeypatch.setattr(files, "_UNRELEASED", 2**20)
+    monkeypatch.setattr(neighbours, "_BLOCK", 2**20)
+    samples, most, process = train[[7, 4000]].clone(), 0, psutil.Process()
+    neighbours.nearest(samples, samples, CPU)  # load the libraries
+    before = process.memory_info().rss
+
+    def watch(_: int) -> None:
+        nonlocal most
+        most = max(most, process.memory_info().rss - before)
+
+    mapped = files.read_tensors(tmp_path / "train.safetensors").tensors["images"]
+    indices, distances = neighbours.nearest(samples, mapped, CPU, watch)
+    assert (indices.tolist(), distances.tolist()) == ([7, 4000], [0, 0])
+    assert most < mapped.nbytes // 4
