@@ -33,10 +33,12 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.evaluation import features as feature_files
 from ddpm.evaluation import fidelity, judge
 from ddpm.evaluation.extractor import Extractor
-from ddpm.evaluation.features import Reference
+from ddpm.evaluation.features import Features, Reference
 from ddpm.network import modelfile
 from ddpm.params import Gaussian, Runtime, Train, UNetNetwork
+from ddpm.processes import Group
 from ddpm.training import loop
+from lab.experiment.rows import Rows
 
 SHAPE = (3, 64, 64)
 HELD_OUT = 1000  # images of the test split, and samples
@@ -155,14 +157,15 @@ def reference(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     where = _prepare(options)
     splits = {name: dataset.read(folder / f"{name}.safetensors") for name in ("train", "test")}
     extract = _extractor(options, where)
-    one = extract(splits["train"].images[:1], where)
-    of_train, of_test = (one.repeated(len(split.images)) for split in splits.values())
-    shaped = Reference(of_train, of_test, "classifier", "", *(split.digest for split in splits.values()), {})
     begin = time.perf_counter()
-    with feature_files.create(folder / "reference.safetensors", shaped) as put:
-        for name, split in splits.items():
-            for first, batch in extract.batches(split.images, where):
-                put(name, first, batch)
+    found = []
+    for name, split in splits.items():
+        rows = Rows.create(folder / name, len(split.images))
+        for batch in extract.batches(split.images, Group(where)):
+            rows.append(vars(batch))
+        found.append(Features(**rows.tensors()))
+    digests = (split.digest for split in splits.values())
+    feature_files.write(folder / "reference.safetensors", Reference(*found, "classifier", "", *digests, {}))
     images = sum(len(split.images) for split in splits.values())
     size = (folder / "reference.safetensors").stat().st_size
     return {

@@ -12,7 +12,6 @@ from ddpm.params import Runtime
 
 _WITHOUT_FLOAT64 = ("mps",)
 _SHARE = 0.5  # share of free memory for data; the network, its gradients and activations need the rest
-_COPIED = 2**26  # bytes that are copied to the device at a time
 
 
 def prepare(runtime: Runtime, local_rank: int = 0, local_size: int = 1) -> torch.device:
@@ -86,8 +85,6 @@ def hold(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move data to the device if it fits there; otherwise leave it memory-mapped on the host."""
     if device.type != "cuda" or tensor.nbytes >= _SHARE * torch.cuda.mem_get_info(device)[0]:
         return tensor
-    held, first = torch.empty_like(tensor, device=device), 0
-    for block in files.blocks(tensor, max(1, _COPIED // max(1, tensor[:1].nbytes))):
-        held[first : first + len(block)] = block
-        first += len(block)
+    held = torch.empty_like(tensor, device=device)
+    files.copy(tensor, held)
     return held

@@ -195,6 +195,17 @@ def release(tensor: torch.Tensor) -> None:
         _advise(tensor, mmap.MADV_DONTNEED)
 
 
+def copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy a tensor into another one of its shape, block by block, if one of them is memory-mapped and large."""
+    first = 0
+    for block in blocks(source, max(1, _UNRELEASED // max(1, source[:1].nbytes))):
+        part = target[first : first + len(block)]
+        part.copy_(block)
+        if is_large(target):
+            release(part)
+        first += len(block)
+
+
 def _is_mapped(tensor: torch.Tensor) -> bool:
     """Whether the tensor is contiguous memory of a file. To release other memory would erase it."""
     if sys.platform != "linux" or tensor.device.type != "cpu" or not tensor.is_contiguous():

@@ -22,7 +22,11 @@ def start_again(launcher: str, module: str, threads: int) -> None:
 
     Variables of the environment such as $SLURM_NNODES are expanded. Raises `UsageError` if there is no such program.
     """
-    command = [word for part in shlex.split(os.path.expandvars(launcher)) for word in (_TORCHRUN if part == "torchrun" else (part,))]
+    command = [
+        word
+        for part in shlex.split(os.path.expandvars(launcher))
+        for word in (_TORCHRUN if part == "torchrun" else (part,))
+    ]
     if shutil.which(command[0]) is None:
         raise UsageError(f"runtime.launcher = {launcher!r}: there is no program {command[0]!r}")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else torchrun sets 1, with a warning

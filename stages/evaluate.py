@@ -1,20 +1,23 @@
 """Stage evaluate: compare samples and model with real images; write metrics, their protocol, curves and a picture."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from ddpm import device, files, tables
+from ddpm import files, processes, tables
 from ddpm.data import dataset
 from ddpm.diffusion.process import Sigma
 from ddpm.evaluation import judge as judging
 from ddpm.evaluation import losses
+from ddpm.evaluation.features import Features
 from ddpm.evaluation.judge import Judge
 from ddpm.network import modelfile
 from ddpm.params import Params
 from ddpm.sampling import samples as sample_files
-from lab import stage
+from lab import kept, stage
 
 LIKELIHOOD = ("t", "bits_per_dim", "x_0_error")  # columns
 SNAPSHOTS = ("step", "fid", "is")
@@ -37,45 +40,56 @@ def evaluate(
     `data` is the folder with both splits, `reports` that of metrics.json, of the curves and of the picture. Everything
     that the metrics depend on is written to `protocol`.
     """
-    where, settings = device.prepare(params.runtime), params.evaluate
+    group, settings = processes.join(params.runtime), params.evaluate
     train, test = (dataset.read(data / f"{split}.safetensors") for split in ("train", "test"))
     drawn, samples_digest = sample_files.read(samples)
     snapshots = sample_files.read_snapshots(snapshot_samples)
-    judge = Judge.load(extractor, reference, settings.seed, where)
+    images = {"samples": drawn.images} | {f"{step:08d}": shown for step, shown in snapshots.items()}
+    judge = Judge.load(extractor, reference, settings.seed, group.device)
 
-    with stage.bar("evaluate samples", len(drawn.images) * (1 + len(snapshots)), "img") as bar:
-        features, fidelity = judge.measure(drawn.images, bar.update)
-        curve = judge.snapshot_curve(snapshots, bar.update)
-    with stage.bar("evaluate neighbours", len(train.images), "img") as bar:
-        distances = judging.look_for_copies(
-            drawn.images, train.images, test.images, settings.neighbours, reports / "neighbours.png", where, bar.update
-        )
-    result = {
-        judge.reference.extractor: fidelity.metrics | judge.class_metrics(features, drawn.labels),
-        "neighbours": distances,
-        **judging.best_snapshot(curve),
-    }
-    measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
-    network = modelfile.load(model, where)
-    with stage.bar("evaluate losses", 2 * losses.draws_for(losses.images_of(train, test)), "img") as bar:
-        result["loss"], loss_protocol = losses.compare(
-            network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
-        )
-    parameters = sum(weight.numel() for weight in network.network.parameters())
-    measured |= {"network_parameters": parameters, **loss_protocol}
-    terms: list[dict[str, float]] = []
-    if settings.likelihood_images:
-        sigma: Sigma = drawn.settings["sigma"] or "large"
-        denoiser = network.denoiser
-        chosen = test.images[: settings.likelihood_images]
-        with stage.bar("evaluate likelihood", len(chosen) * denoiser.process.timesteps, "img") as bar:
-            result["likelihood"], terms = judging.bound_likelihood(denoiser, chosen, settings.seed, sigma, bar.update)
-        measured |= {"likelihood_images": len(chosen), "likelihood_sigma": sigma}
-    tables.write_points(reports / "likelihood.csv", terms, LIKELIHOOD)
-    tables.write_points(reports / "snapshots.csv", curve, SNAPSHOTS)
-    tables.write_shares(reports / "classes.csv", judge.class_shares(features, drawn.labels, train.classes))
-    for path, content in ((reports / "metrics.json", result), (protocol, measured)):
-        files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    def features_of(name: str, done: int) -> Iterator[dict[str, Tensor]]:
+        return map(vars, judge.extract.batches(images[name], group, done))
+
+    with kept.work("evaluate", params.runtime, group, [samples, snapshot_samples, extractor]) as work:
+        rows = work.rows("evaluate samples", {name: len(images[name]) for name in images}, features_of)
+        if rows is None:
+            return
+        features, *earlier = (Features(**rows[name]) for name in images)
+        fidelity = judge.compare(features)
+        curve = judge.snapshot_curve(dict(zip(snapshots, earlier, strict=True)))
+        with stage.bar("evaluate neighbours", len(train.images), "img") as bar:
+            distances = judging.look_for_copies(
+                *(drawn.images, train.images, test.images, settings.neighbours, reports / "neighbours.png"),
+                *(group.device, bar.update),
+            )
+        result = {
+            judge.reference.extractor: fidelity.metrics | judge.class_metrics(features, drawn.labels),
+            "neighbours": distances,
+            **judging.best_snapshot(curve),
+        }
+        measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
+        network = modelfile.load(model, group.device)
+        with stage.bar("evaluate losses", 2 * losses.draws_for(losses.images_of(train, test)), "img") as bar:
+            result["loss"], loss_protocol = losses.compare(
+                network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
+            )
+        parameters = sum(weight.numel() for weight in network.network.parameters())
+        measured |= {"network_parameters": parameters, **loss_protocol}
+        terms: list[dict[str, float]] = []
+        if settings.likelihood_images:
+            sigma: Sigma = drawn.settings["sigma"] or "large"
+            denoiser = network.denoiser
+            chosen = test.images[: settings.likelihood_images]
+            with stage.bar("evaluate likelihood", len(chosen) * denoiser.process.timesteps, "img") as bar:
+                result["likelihood"], terms = judging.bound_likelihood(
+                    denoiser, chosen, settings.seed, sigma, bar.update
+                )
+            measured |= {"likelihood_images": len(chosen), "likelihood_sigma": sigma}
+        tables.write_points(reports / "likelihood.csv", terms, LIKELIHOOD)
+        tables.write_points(reports / "snapshots.csv", curve, SNAPSHOTS)
+        tables.write_shares(reports / "classes.csv", judge.class_shares(features, drawn.labels, train.classes))
+        for path, content in ((reports / "metrics.json", result), (protocol, measured)):
+            files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

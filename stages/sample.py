@@ -1,20 +1,19 @@
 """Stage sample: draw data/samples.safetensors from the model, and pictures of the process."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ddpm import device
+from ddpm import processes
 from ddpm.data import dataset
 from ddpm.network import modelfile
-from ddpm.network.modelfile import Model
 from ddpm.params import Params
-from ddpm.params import Sample as Settings
 from ddpm.sampling import blocks, pictures
 from ddpm.sampling import samples as sample_files
 from ddpm.sampling.samples import Samples
-from lab import stage
+from lab import kept, stage
 
 
 def sample(
@@ -24,29 +23,30 @@ def sample(
 
     `reports` is the folder of the pictures, which show both directions of the process.
     """
-    where, settings = device.prepare(params.runtime), params.sample
-    trained = modelfile.load(model, where)
+    group, settings = processes.join(params.runtime), params.sample
+    trained = modelfile.load(model, group.device)
     labels = blocks.labels(trained, settings)
-    drawn = draw(trained, settings, labels, "sample")
-    sample_files.write(samples, Samples(drawn, labels, settings.model_dump(), trained.digest))
-    earlier = {
-        int(path.stem): draw(modelfile.load(path, where), settings, labels, f"sample {path.stem}")
-        for path in sorted(snapshots.glob("*.safetensors"))
-    }
-    sample_files.write_snapshots(snapshot_samples, earlier)
+    models = {"model": model} | {path.stem: path for path in sorted(snapshots.glob("*.safetensors"))}
 
-    real = dataset.read(test).images
-    pictures.save_grid(drawn, reports / "samples.png")
-    pictures.save_grid(spread(real, min(len(drawn), pictures.sheet_columns(real) ** 2)), reports / "real.png")
-    pictures.save_denoising(trained, settings, labels, reports / "denoising.png")
-    pictures.save_trajectory(trained, settings, labels, reports / "trajectory.gif")
-    pictures.save_noising(trained, real, settings.seed, reports / "noising.png")
+    def draw(name: str, done: int) -> Iterator[dict[str, Tensor]]:
+        drawing = trained if name == "model" else modelfile.load(models[name], group.device)
+        return ({"images": batch} for batch in blocks.drawn(drawing, settings, labels, group, done))
 
+    with kept.work("sample", params.runtime, group, models.values()) as work:
+        rows = work.rows("sample", dict.fromkeys(models, settings.count), draw)
+        if rows is None:
+            return
+        drawn, *earlier = (rows[name]["images"] for name in models)
+        sample_files.write(samples, Samples(drawn, labels, settings.model_dump(), trained.digest))
+        steps = (int(name) for name in models if name != "model")
+        sample_files.write_snapshots(snapshot_samples, dict(zip(steps, earlier, strict=True)))
 
-def draw(model: Model, settings: Settings, labels: Tensor | None, description: str) -> Tensor:
-    """Draw the samples of one model, uint8 (N, C, H, W), with a progress bar."""
-    with stage.bar(description, settings.count, "img") as bar:
-        return blocks.draw(model, settings, labels, bar.update)
+        real = dataset.read(test).images
+        pictures.save_grid(drawn, reports / "samples.png")
+        pictures.save_grid(spread(real, min(len(drawn), pictures.sheet_columns(real) ** 2)), reports / "real.png")
+        pictures.save_denoising(trained, settings, labels, reports / "denoising.png")
+        pictures.save_trajectory(trained, settings, labels, reports / "trajectory.gif")
+        pictures.save_noising(trained, real, settings.seed, reports / "noising.png")
 
 
 def spread(real: Tensor, count: int) -> Tensor:

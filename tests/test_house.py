@@ -12,6 +12,7 @@ from tests.imports import ROOT, imported, modules, path_of
 LAYERS = [
     "stages",
     "lab.commands",
+    "lab.kept",
     "lab.stage",
     "lab.tracking",
     "lab.pages",

@@ -16,6 +16,7 @@ from ddpm.data.dataset import Dataset
 from ddpm.errors import UsageError
 from ddpm.evaluation.features import Features
 from ddpm.params import Classifier
+from ddpm.processes import Group
 
 INCEPTION = "inception-v3-compat"
 FORMAT = "ddpm-extractor-1"
@@ -64,27 +65,32 @@ class Extractor:
 
         `progress(n)` is called after each batch of n images.
         """
-        found = None
-        for first, batch in self.batches(images, device):
-            if found is None:
-                found = Features(*(torch.empty(len(images), part.shape[1]) for part in (batch.features, batch.logits)))
-            found.features[first : first + len(batch)] = batch.features
-            found.logits[first : first + len(batch)] = batch.logits
+        parts = []
+        for batch in self.batches(images, Group(device)):
+            parts.append((batch.features, batch.logits))
             if progress is not None:
                 progress(len(batch))
-        assert found is not None, "there are no images"
-        return found
+        return Features(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def batches(self, images: Tensor, device: torch.device) -> Iterator[tuple[int, Features]]:
-        """Yield the features of uint8 images (N, C, H, W) batch by batch: the index of the first image, and a batch."""
-        for number, batch in enumerate(files.blocks(images, _BATCH)):
-            yield number * _BATCH, self._of(batch, device)
+    def batches(self, images: Tensor, group: Group, done: int = 0) -> Iterator[Features]:
+        """The features batch by batch, after the first `done` images, which are whole batches.
+
+        The processes of the group share the batches; process 0 yields all of them in order, the others none.
+        """
+
+        def finished(first: int) -> Features:
+            batch = images[first : first + _BATCH]
+            found = self._of(batch.to(group.device))
+            files.release(batch)
+            return found
+
+        return group.in_turn(range(done, len(images), _BATCH), finished)
 
     @torch.no_grad()
-    def _of(self, batch: Tensor, device: torch.device) -> Features:
+    def _of(self, batch: Tensor) -> Features:
         if self.kind == "inception" and batch.shape[1] == 1:
             batch = batch.expand(-1, 3, -1, -1)
-        return Features(*(output.cpu() for output in self.network(batch.to(device))))
+        return Features(*(output.cpu() for output in self.network(batch)))
 
 
 def train_classifier(

@@ -1,7 +1,5 @@
 """Features of images under an extractor, and the file that holds those of the real images."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,6 @@ from ddpm import files, rng
 
 FORMAT = "ddpm-reference-1"
 _METADATA = ("extractor", "extractor_digest", "train_digest", "test_digest", "source")
-_NAMES = ("features", "logits")
 _BLOCK = 2**26  # bytes of features that are converted to float64 at a time
 
 
@@ -53,10 +50,6 @@ class Features:
             products.addmm_(centred.T, centred)
         return mean.numpy(), (products / (count - 1)).numpy()
 
-    def repeated(self, count: int) -> "Features":
-        """The first row `count` times, without memory for each: the shapes of the features of `count` images."""
-        return Features(self.features[:1].expand(count, -1), self.logits[:1].expand(count, -1))
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -71,37 +64,18 @@ class Reference:
     source: dict[str, Any]  # of the training images, as in the packed dataset
 
 
-@contextmanager
-def create(path: Path, shaped: Reference) -> Iterator[Callable[[str, int, Features], None]]:
-    """Write reference features batch by batch, for features larger than memory.
-
-    Of the features of `shaped` only the shapes are used. The block is given a function `put(split, first, batch)`,
-    which stores a batch of the split "train" or "test" from row `first` on. The file appears under its name when the
-    block ends without an error.
-    """
-    metadata = {"format": FORMAT} | {key: getattr(shaped, key) for key in _METADATA}
-    shapes = {
-        f"{split}/{name}": (np.float32, tuple(getattr(part, name).shape))
-        for split, part in (("train", shaped.train), ("test", shaped.test))
-        for name in _NAMES
-    }
-    with files.create_tensors(path, shapes, metadata) as arrays:
-
-        def put(split: str, first: int, batch: Features) -> None:
-            for name in _NAMES:
-                stored, rows = torch.from_numpy(arrays[f"{split}/{name}"]), getattr(batch, name)
-                stored[first : first + len(rows)] = rows
-                if files.is_large(stored):
-                    files.release(stored[first : first + len(rows)])
-
-        yield put
-
-
 def write(path: Path, reference: Reference) -> None:
-    """Write reference features to a file."""
-    with create(path, reference) as put:
-        put("train", 0, reference.train)
-        put("test", 0, reference.test)
+    """Write reference features, which may be larger than memory, to a file."""
+    tensors = {
+        f"{split}/{name}": tensor
+        for split, part in (("train", reference.train), ("test", reference.test))
+        for name, tensor in (("features", part.features), ("logits", part.logits))
+    }
+    shapes = {name: (np.float32, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT} | {key: getattr(reference, key) for key in _METADATA}
+    with files.create_tensors(path, shapes, metadata) as arrays:
+        for name, tensor in tensors.items():
+            files.copy(tensor, torch.from_numpy(arrays[name]))
 
 
 def read(path: Path) -> Reference:

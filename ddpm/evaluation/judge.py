@@ -41,7 +41,11 @@ class Judge:
     def measure(self, shown: Tensor, progress: Callable[[int], object] | None = None) -> tuple[Features, Fidelity]:
         """The features of images, uint8 (N, C, H, W), and their fidelity to the real images."""
         found = self.extract(shown, self.device, progress)
-        return found, measure(found, self.reference.train, self.reference.test, self.seed)
+        return found, self.compare(found)
+
+    def compare(self, found: Features) -> Fidelity:
+        """The fidelity of images, by their features, to the real images."""
+        return measure(found, self.reference.train, self.reference.test, self.seed)
 
     def class_metrics(self, samples: Features, labels: Tensor | None) -> dict[str, float]:
         """The classifier's accuracy and the classes of the samples; empty for Inception, whose classes differ."""
@@ -57,11 +61,9 @@ class Judge:
         agreements = [None] * len(names) if labels is None else classes.agreement_by_class(samples, labels)
         return [Share(*row) for row in zip(names, *both, agreements, strict=True)]
 
-    def snapshot_curve(
-        self, snapshots: Mapping[int, Tensor], progress: Callable[[int], object] | None = None
-    ) -> list[dict[str, float]]:
+    def snapshot_curve(self, snapshots: Mapping[int, Features]) -> list[dict[str, float]]:
         """FID and Inception Score of the samples of each snapshot, by step, if FID is defined."""
-        measured = {step: self.measure(shown, progress)[1].metrics for step, shown in snapshots.items()}
+        measured = {step: self.compare(found).metrics for step, found in snapshots.items()}
         return [{"step": step, "fid": m["fid"], "is": m["is"]} for step, m in measured.items() if "fid" in m]
 
 

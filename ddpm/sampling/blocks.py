@@ -12,6 +12,7 @@ from torch import Tensor
 from ddpm import images, rng
 from ddpm.network.modelfile import Model
 from ddpm.params import Conflict, ConflictError, Sample
+from ddpm.processes import Group
 from ddpm.sampling.guidance import guide
 from ddpm.sampling.samplers import State, reverse, timesteps
 
@@ -72,12 +73,25 @@ def draw(
     `labels` is the class of each image, int64 (count,). `progress(n)` is called after each batch of n images.
     """
     samples = []
-    for first, count in batches(settings.count, settings.batch_size):
-        *_, last = trajectory(model, settings, first, count, labels)
-        samples.append(images.to_uint8(last.x_0, model.denoiser.value_range).cpu())
+    for batch in drawn(model, settings, labels, Group(model.denoiser.process.device)):
+        samples.append(batch)
         if progress is not None:
-            progress(count)
+            progress(len(batch))
     return torch.cat(samples)
+
+
+def drawn(model: Model, settings: Sample, labels: Tensor | None, group: Group, done: int = 0) -> Iterator[Tensor]:
+    """The batches of `draw` after the first `done` images, which are whole batches.
+
+    The processes of the group share the batches; process 0 yields all of them in order, the others none.
+    """
+
+    def finished(batch: tuple[int, int]) -> Tensor:
+        *_, last = trajectory(model, settings, *batch, labels)
+        return images.to_uint8(last.x_0, model.denoiser.value_range).cpu()
+
+    left = [(first, count) for first, count in batches(settings.count, settings.batch_size) if first >= done]
+    return group.in_turn(left, finished)
 
 
 @torch.no_grad()

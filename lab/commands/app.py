@@ -307,7 +307,7 @@ def find(
 
 @app.command()
 def clean(only_list: Annotated[bool, typer.Option("--list", help="List only, remove nothing.")] = False) -> None:
-    """List the resumable states of trainings, and remove those of finished trainings."""
+    """List what stages keep to continue after an interruption, and remove it for those that have finished."""
     _in_repository()
     from lab.commands import clean
 

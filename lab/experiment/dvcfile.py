@@ -53,12 +53,14 @@ def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
         path = folder / dependency
         inside = (file for file in path.rglob("*") if file.suffix in (*CODE, ".safetensors"))
         for file in sorted(inside) if path.is_dir() else [path]:
-            digests[file.relative_to(folder).as_posix()] = _digest(file) if file.is_file() else "missing"
+            digests[file.relative_to(folder).as_posix()] = digest_of_file(file)
     return digests
 
 
-def _digest(path: Path) -> str:
-    """The sha256 of a file; of a tensor file that of its header, which holds the sha256 of the rest."""
+def digest_of_file(path: Path) -> str:
+    """The sha256 of a file, of a tensor file that of its header, which holds the sha256 of the rest; or "missing"."""
+    if not path.is_file():
+        return "missing"
     size = path.stat().st_size
     with path.open("rb") as file:
         if path.suffix == ".safetensors":

@@ -1,9 +1,11 @@
-"""Resumable training state in .ckpt/<fingerprint>/ of the repository, with one writer at a time.
+"""Resumable state in .ckpt/ of the repository: one folder for each fingerprint of a stage, with one writer at a time.
 
-The fingerprint hashes all that determines the training: declared parameters, code, data, torch and the kind of device.
-A training with any change therefore starts anew, and two experiments with the same training share the folder. The
-folder is not a DVC output, because DVC removes outputs before the command runs. The last state stays when training has
-finished: DVC has not recorded the outputs yet, and a larger train.steps continues from it.
+The fingerprint hashes all that determines the result: declared parameters, code, data, torch and the kind of device. A
+stage with any change therefore starts anew, and two experiments with the same work share the folder. The folder is not
+a DVC output, because DVC removes outputs before the command runs. It stays when the stage has finished: DVC has not
+recorded the outputs yet, and a training with a larger train.steps continues from it.
+
+A training has states (`StateFolder`, named by the fingerprint alone); other stages have rows (`RowsFolder`).
 """
 
 import json
@@ -11,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,13 +25,87 @@ from ddpm import files
 from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
+from lab.experiment.rows import COUNT, Rows
 
 
 @dataclass(frozen=True)
-class StateFolder:
-    """The states of one training, named by their step."""
+class Folder(ABC):
+    """What a stage keeps to continue after an interruption."""
 
     path: Path
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage."""
+        return self.path.name.rpartition("-")[0] or "train"
+
+    @property
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether nothing is kept."""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether the stage has written its outputs."""
+
+    @property
+    @abstractmethod
+    def reached(self) -> str:
+        """Text for people: how far the stage has come."""
+
+    @property
+    def status(self) -> str:
+        """Text for people: empty, or how far the stage has come, finished or unfinished."""
+        return "empty" if self.empty else f"{'finished' if self.finished else 'unfinished'} at {self.reached}"
+
+    @property
+    @abstractmethod
+    def continuation(self) -> str:
+        """Text for people: where the same command continues."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove what is kept."""
+
+    @property
+    def modified(self) -> float:
+        """The time at which something was last kept, seconds since the epoch; 0 without anything."""
+        return max((status.st_mtime for status in self._files("**/*.*")), default=0.0)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(status.st_size for status in self._files("**/*.*"))
+
+    def _files(self, pattern: str) -> Iterator[os.stat_result]:
+        """The status of the files that match; files that another process removes meanwhile are skipped."""
+        for path in self.path.glob(pattern):
+            with suppress(FileNotFoundError):
+                yield path.stat()
+
+    def remove(self) -> bool:
+        """Delete the folder unless a stage is writing it; return whether it is deleted."""
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                shutil.rmtree(self.path)
+        except Timeout:
+            return False
+        return True
+
+    def keep_newest(self, keep: int) -> None:
+        """Of all finished folders of this stage, keep only the `keep` newest."""
+        done = sorted(
+            (folder for folder in folders() if folder.stage == self.stage and folder.finished),
+            key=lambda folder: folder.modified,
+            reverse=True,
+        )
+        for folder in done[keep:]:
+            folder.remove()
+
+
+class StateFolder(Folder):
+    """The states of one training, named by their step."""
 
     @property
     def states(self) -> dict[int, Path]:
@@ -36,16 +113,34 @@ class StateFolder:
         return dict(sorted((step_of(path), path) for path in self.path.glob("step-*.safetensors")))
 
     @property
+    def empty(self) -> bool:
+        """Whether there is no state."""
+        return not self.states
+
+    @property
     def finished(self) -> bool:
         """Whether the last state is that of a finished training."""
         return bool(self.states) and self._marker(max(self.states)).exists()
 
     @property
-    def status(self) -> str:
-        """Text for people: empty, finished at a step, or unfinished at a step."""
-        if not self.states:
-            return "empty"
-        return f"{'finished' if self.finished else 'unfinished'} at step {max(self.states)}"
+    def reached(self) -> str:
+        """The last step with a state."""
+        return f"step {max(self.states)}"
+
+    @property
+    def continuation(self) -> str:
+        """See `Folder`."""
+        return "starts at step 0, no state is saved" if self.empty else f"continues from {self.reached}"
+
+    @property
+    def modified(self) -> float:
+        """The time at which a state was last written, seconds since the epoch; 0 without a state."""
+        return max((status.st_mtime for status in self._files("step-*")), default=0.0)
+
+    def clear(self) -> None:
+        """Remove the states; the weights of snapshots are replaced as the training goes on."""
+        for old in (*self.states.values(), *self.path.glob("finished-*")):
+            old.unlink()
 
     def latest(self, steps: int) -> Path | None:
         """The last state that a training of `steps` steps can continue from.
@@ -86,37 +181,62 @@ class StateFolder:
     def finish(self, step: int, keep: int) -> None:
         """Record that training is finished. Of all finished trainings, keep only the `keep` newest folders."""
         self._marker(step).touch()
-        done = sorted((f for f in folders() if f.finished), key=lambda f: f.modified, reverse=True)
-        for folder in done[keep:]:
-            folder.remove()
+        self.keep_newest(keep)
 
     def _marker(self, step: int) -> Path:
         return self.path / f"finished-{step:08d}"
 
-    @property
-    def modified(self) -> float:
-        """The time at which a state was last written, seconds since the epoch; 0 without a state."""
-        return max((status.st_mtime for status in self._files("step-*")), default=0.0)
+
+class RowsFolder(Folder):
+    """The finished batches of one run of a stage that computes something for each image, and files it has made."""
 
     @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(status.st_size for status in self._files("**/*.*"))
-
-    def _files(self, pattern: str) -> Iterator[os.stat_result]:
-        """The status of the files that match; files that another process removes meanwhile are skipped."""
-        for path in self.path.glob(pattern):
+    def rows(self) -> dict[str, Rows]:
+        """The rows by name; those that another process removes meanwhile are skipped."""
+        found = {}
+        for path in sorted(self.path.glob(f"*/{COUNT}")):
             with suppress(FileNotFoundError):
-                yield path.stat()
+                found[path.parent.name] = Rows(path.parent)
+        return found
 
-    def remove(self) -> bool:
-        """Delete the folder unless a training is writing it; return whether it is deleted."""
-        try:
-            with FileLock(self.path / "lock", timeout=0):
-                shutil.rmtree(self.path)
-        except Timeout:
-            return False
-        return True
+    @property
+    def empty(self) -> bool:
+        """Whether there are no complete rows and no files."""
+        return not any(rows.done for rows in self.rows.values()) and not any(self.path.glob("*.*"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has written its outputs."""
+        return self._marker.exists()
+
+    @property
+    def reached(self) -> str:
+        """The number of images that are done, of all."""
+        done, total = (sum(getattr(rows, name) for rows in self.rows.values()) for name in ("done", "total"))
+        return f"image {done:,} of {total:,}"
+
+    @property
+    def continuation(self) -> str:
+        """See `Folder`."""
+        return "starts at image 0, none is kept" if self.empty else f"continues from {self.reached}"
+
+    def clear(self) -> None:
+        """Remove all that is kept."""
+        self._marker.unlink(missing_ok=True)
+        for count in self.path.glob(f"*/{COUNT}"):
+            count.unlink()  # first: a count must never be without its rows
+            shutil.rmtree(count.parent)
+        for path in self.path.glob("*.*"):
+            path.unlink()
+
+    def finish(self) -> None:
+        """Record that the outputs are written. Only the newest finished folder of the stage is kept."""
+        self._marker.touch()
+        self.keep_newest(1)
+
+    @property
+    def _marker(self) -> Path:
+        return self.path / "finished"
 
 
 def step_of(path: Path) -> int:
@@ -124,9 +244,13 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def folders() -> list[StateFolder]:
+def folders() -> list[Folder]:
     """All state folders of this repository."""
-    return [StateFolder(path) for path in sorted((dvcfile.ROOT / ".ckpt").glob("*/")) if path.is_dir()]
+    return [_folder(path) for path in sorted((dvcfile.ROOT / ".ckpt").glob("*/")) if path.is_dir()]
+
+
+def _folder(path: Path) -> Folder:
+    return RowsFolder(path) if "-" in path.name else StateFolder(path)
 
 
 def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> str:
@@ -138,32 +262,42 @@ def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> st
 
 @contextmanager
 def folder(name: str, resume: bool) -> Iterator[StateFolder]:
-    """Lock the folder of a fingerprint and yield it, after any other process releases the lock.
+    """Lock the folder of a training, by its fingerprint, and yield it, after any other process releases the lock.
 
     Without `resume` its states are removed first.
     """
-    path = dvcfile.ROOT / ".ckpt" / name
-    path.mkdir(parents=True, exist_ok=True)
-    state, lock = StateFolder(path), FileLock(path / "lock")
+    state = StateFolder(dvcfile.ROOT / ".ckpt" / name)
+    with _locked(state, "training", resume):
+        yield state
+
+
+@contextmanager
+def rows_folder(stage: str, fingerprint: str, resume: bool) -> Iterator[RowsFolder]:
+    """Lock the folder of rows of a stage and yield it, as `folder` does for a training."""
+    state = RowsFolder(dvcfile.ROOT / ".ckpt" / f"{stage}-{fingerprint}")
+    with _locked(state, stage, resume):
+        yield state
+
+
+@contextmanager
+def _locked(state: Folder, work: str, resume: bool) -> Iterator[None]:
+    state.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state.path / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process runs the same training; waiting for it ({path})", file=sys.stderr, flush=True)
+        print(f"another process runs the same {work}; waiting for it ({state.path})", file=sys.stderr, flush=True)
         lock.acquire()
     try:
-        path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it meanwhile
-        for leftover in path.rglob(".*"):  # temporary files of a writer that was killed
+        state.path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it meanwhile
+        for leftover in state.path.rglob(".*"):  # temporary files of a writer that was killed
             leftover.unlink()
         if not resume:
-            for old in (*state.states.values(), *path.glob("finished-*")):
-                old.unlink()
-        yield state
+            state.clear()
+        yield
     except KeyboardInterrupt as interrupt:
         if resume:
-            start = (
-                f"continues from step {max(state.states)}" if state.states else "starts at step 0, no state is saved"
-            )
-            interrupt.args = (f"the same command {start}",)
+            interrupt.args = (f"the same command {state.continuation}",)
         raise
     finally:
         lock.release()

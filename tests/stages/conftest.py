@@ -13,6 +13,7 @@ from ddpm import params
 from ddpm.data import dataset
 from ddpm.network import modelfile
 from ddpm.params import Params
+from lab.experiment import dvcfile
 from stages.evaluate import evaluate
 from stages.reference import reference
 from stages.sample import sample
@@ -22,8 +23,20 @@ from tests.imports import ROOT
 Evaluated = Callable[..., dict[str, Any]]
 
 
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which each test keeps the state of its stages."""
+    monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
+    return tmp_path
+
+
 def changed(**sections: dict[str, Any]) -> Params:
     """The committed parameters with tiny values, a conditional network, and the given changes."""
+    return params.check(values(**sections))
+
+
+def values(**sections: dict[str, Any]) -> dict[str, Any]:
+    """The contents of params.yaml for `changed`."""
     tiny: dict[str, dict[str, Any]] = {
         "diffusion": {"timesteps": 10},
         "network": {"channels": 8, "groups": 4, "conditional": True},
@@ -32,8 +45,8 @@ def changed(**sections: dict[str, Any]) -> Params:
         "evaluate": {"classifier": {"channels": 4, "steps": 40, "batch_size": 32, "learning_rate": 0.02}},
         "runtime": {"device": "cpu", "threads": 1, "deterministic": False},
     }
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    return params.check(values | {key: values[key] | part | sections.get(key, {}) for key, part in tiny.items()})
+    committed = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return committed | {key: committed[key] | part | sections.get(key, {}) for key, part in tiny.items()}
 
 
 def model(path: Path, seed: int, size: int = 8, **network: Any) -> None:
@@ -53,6 +66,13 @@ def model(path: Path, seed: int, size: int = 8, **network: Any) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the outputs of all stages before evaluate."""
     path = tmp_path_factory.mktemp("stages")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dvcfile, "ROOT", path)
+        _fill(path)
+    return path
+
+
+def _fill(path: Path) -> None:
     for split, count, seed in (("train", 48, 1), ("test", 20, 2)):
         made = stripes(count, 1, seed)
         arrays = (made.images.numpy(), made.labels.numpy(), ["rows", "columns"], made.image_shape, {"name": "stripes"})
@@ -63,7 +83,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (5, 30, 200):
         model(path / f"snapshots/{step:08d}.safetensors", step)
     draw(path, changed())
-    return path
 
 
 def draw(folder: Path, settings: Params, out: Path | None = None) -> None:

@@ -33,7 +33,7 @@ def test_clean_keeps_and_names_a_state_in_use(repository: Path) -> None:
     training(repository, "aaaa", True)
     with state.folder("aaaa", resume=True):
         first, last = run("clean").stdout.splitlines()
-    assert first.endswith("kept: a training uses it now")
+    assert first.endswith("kept: a stage uses it now")
     assert last == "freed 0.0 MB, kept 2.0 MB"
 
 

@@ -1,0 +1,111 @@
+"""Rows of tensors that are appended to files batch by batch and survive a crash at any moment.
+
+The rows of each tensor follow one another in NAME.bin. rows.json has the number of complete rows. A batch is written,
+then counted: rows beyond the count belong to a batch that was interrupted, and the next one replaces them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm import files
+from ddpm.errors import UsageError
+
+COUNT = "rows.json"
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+Batch = Mapping[str, Tensor]  # tensors by name, each with one row per image
+
+
+@dataclass(frozen=True)
+class _Count:
+    """The contents of rows.json. Dtypes and shapes (without rows) are those of the first batch."""
+
+    total: int
+    done: int
+    tensors: Mapping[str, tuple[str, list[int]]]
+
+
+class Rows:
+    """`total` rows of one or more tensors in a folder, of which `done` are complete."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        count = json.loads((folder / COUNT).read_text(encoding="utf-8"))
+        tensors = {name: (dtype, shape) for name, (dtype, shape) in count["tensors"].items()}
+        self._count = _Count(count["total"], count["done"], tensors)
+
+    @classmethod
+    def create(cls, folder: Path, total: int) -> "Rows":
+        """Open the rows in a folder; without any, begin with none of `total`.
+
+        Raises `UsageError` if a file is damaged.
+        """
+        if not (folder / COUNT).exists():
+            _write(folder, _Count(total, 0, {}))
+        rows = cls(folder)
+        assert rows.total == total
+        rows._check()
+        return rows
+
+    @property
+    def total(self) -> int:
+        """The number of rows when all are complete."""
+        return self._count.total
+
+    @property
+    def done(self) -> int:
+        """The number of complete rows."""
+        return self._count.done
+
+    def append(self, batch: Batch) -> None:
+        """Write the next rows of all tensors, uint8 or float32 on the host, then count them."""
+        (count,) = {len(tensor) for tensor in batch.values()}
+        tensors = {name: (str(part.dtype).removeprefix("torch."), list(part.shape[1:])) for name, part in batch.items()}
+        assert tensors == (self._count.tensors or tensors)
+        assert self.done + count <= self.total
+        for name, part in batch.items():
+            with self._file(name).open("r+b" if self._file(name).exists() else "wb") as file:
+                file.truncate(self.done * _row_bytes(*tensors[name]))
+                file.seek(0, os.SEEK_END)
+                file.write(part.contiguous().numpy().data)
+                file.flush()
+                os.fsync(file.fileno())  # before the count: a power cut must not leave the count without the rows
+        counted = replace(self._count, done=self.done + count, tensors=tensors)
+        _write(self._folder, counted)
+        self._count = counted
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All rows of all tensors, memory-mapped: they are read from disk when they are used."""
+        assert self.done == self.total
+        return {
+            name: torch.from_file(
+                str(self._file(name)), shared=False, size=self.total * prod(shape), dtype=_DTYPES[dtype]
+            ).view(self.total, *shape)
+            for name, (dtype, shape) in self._count.tensors.items()
+        }
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.bin"
+
+    def _check(self) -> None:
+        for name, (dtype, shape) in self._count.tensors.items():
+            path = self._file(name)
+            if not path.exists() or path.stat().st_size < self.done * _row_bytes(dtype, shape):
+                raise UsageError(
+                    f"{path} is not complete; remove {self._folder}, or start anew with -S runtime.resume=false"
+                )
+
+
+def _row_bytes(dtype: str, shape: list[int]) -> int:
+    return _DTYPES[dtype].itemsize * prod(shape)
+
+
+def _write(folder: Path, count: _Count) -> None:
+    files.write_text(folder / COUNT, json.dumps(vars(count)) + "\n")
