@@ -77,8 +77,7 @@ def _fill(path: Path) -> None:
         made = stripes(count, 1, seed)
         arrays = (made.images.numpy(), made.labels.numpy(), ["rows", "columns"], made.image_shape, {"name": "stripes"})
         dataset.write(path / f"{split}.safetensors", *arrays)
-    inputs = {name: path / f"{name}.safetensors" for name in ("train", "test", "extractor")}
-    reference(changed(), **inputs, features=path / "reference.safetensors")
+    refer(path, changed(), path)
     model(path / "model.safetensors", 0)
     for step in (5, 30, 200):
         model(path / f"snapshots/{step:08d}.safetensors", step)
@@ -99,22 +98,33 @@ def draw(folder: Path, settings: Params, out: Path | None = None) -> None:
     )
 
 
+def judge(folder: Path, settings: Params, out: Path, samples: Path | None = None) -> None:
+    """Run stage evaluate on the samples in `folder`, or on others; its outputs go to `out`."""
+    evaluate(
+        settings,
+        model=folder / "model.safetensors",
+        samples=samples or folder / "samples.safetensors",
+        snapshot_samples=folder / "snapshot-samples.safetensors",
+        data=folder,
+        extractor=folder / "extractor.safetensors",
+        reference=folder / "reference.safetensors",
+        protocol=out / "protocol.json",
+        reports=out,
+    )
+
+
+def refer(folder: Path, settings: Params, out: Path) -> None:
+    """Run stage reference on the images in `folder`; its outputs go to `out`."""
+    inputs = {name: folder / f"{name}.safetensors" for name in ("train", "test")}
+    reference(settings, **inputs, extractor=out / "extractor.safetensors", features=out / "reference.safetensors")
+
+
 @pytest.fixture
 def evaluated(folder: Path, tmp_path: Path) -> Evaluated:
     """Return a function that runs stage evaluate and returns its metrics; the outputs are in tmp_path."""
 
-    def run(settings: Params, samples: Path = folder / "samples.safetensors") -> dict[str, Any]:
-        evaluate(
-            settings,
-            model=folder / "model.safetensors",
-            samples=samples,
-            snapshot_samples=folder / "snapshot-samples.safetensors",
-            data=folder,
-            extractor=folder / "extractor.safetensors",
-            reference=folder / "reference.safetensors",
-            protocol=tmp_path / "protocol.json",
-            reports=tmp_path,
-        )
+    def run(settings: Params, samples: Path | None = None) -> dict[str, Any]:
+        judge(folder, settings, tmp_path, samples)
         return dict(json.loads((tmp_path / "metrics.json").read_text()))
 
     return run
