@@ -16,6 +16,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.evaluation import extractor, fidelity
+from ddpm.processes import Group
 from tests.evaluation.conftest import CPU, SETTINGS, stripes
 
 
@@ -53,6 +54,22 @@ def test_classifier_learns_separable_images(classifier_file: Path) -> None:
     assert found.features.shape == (60, 4 * SETTINGS.channels)
     assert extract.accuracy == 1.0
     assert torch.equal(found.logits.argmax(1), torch.arange(60) % 2)
+
+
+def test_batches_after_some_images_are_those_of_all_images(
+    classifier_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extractor, "_BATCH", 8)
+    extract = extractor.load(classifier_file, CPU)
+    images = images_for(classifier_file, 20, 3)
+    counts: list[int] = []
+    every = extract(images, CPU, counts.append)
+    assert counts == [8, 8, 4]
+    for done, sizes in ((0, [8, 8, 4]), (16, [4]), (20, [])):
+        left = list(extract.batches(images, Group(CPU), done))
+        assert [len(batch) for batch in left] == sizes
+        assert torch.cat([every.features[:done], *(batch.features for batch in left)]).equal(every.features)
+        assert torch.cat([every.logits[:done], *(batch.logits for batch in left)]).equal(every.logits)
 
 
 def test_accuracy_is_measured_on_the_test_images(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ddpm import images, rng
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Description, Model
 from ddpm.params import BasicNetwork, Conflict, ConflictError, Gaussian, Interpolation, Sample, UNetNetwork
+from ddpm.processes import Group
 from ddpm.sampling import blocks
 from ddpm.sampling.blocks import BlockNoise
 from ddpm.sampling.guidance import guide
@@ -136,6 +137,16 @@ def test_draw_rounds_the_last_state_and_calls_progress_after_each_batch(model: M
     assert counts == [16, 16, 8]
     *_, last = blocks.trajectory(model, sample_settings, 16, 16)
     assert samples[16:32].equal(images.to_uint8(last.x_0, (-1.0, 1.0)))
+
+
+def test_batches_after_some_images_are_those_of_all_images(model: Model, sample_settings: Sample) -> None:
+    every = list(blocks.drawn(model, sample_settings, None, Group(CPU)))
+    assert [len(batch) for batch in every] == [16, 16, 8]
+    assert torch.cat(every).equal(blocks.draw(model, sample_settings))
+    for done, left in ((16, every[1:]), (32, every[2:]), (40, [])):
+        found = list(blocks.drawn(model, sample_settings, None, Group(CPU), done))
+        assert len(found) == len(left)
+        assert all(batch.equal(expected) for batch, expected in zip(found, left, strict=True))
 
 
 def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -> None:

@@ -1,8 +1,11 @@
-"""`ddpm clean`: the resumable states of trainings."""
+"""`ddpm clean`: the resumable states of stages."""
 
 from pathlib import Path
 
+import torch
+
 from lab.experiment import state
+from lab.experiment.rows import Rows
 from tests.commands import run
 
 
@@ -35,6 +38,23 @@ def test_clean_keeps_and_names_a_state_in_use(repository: Path) -> None:
         first, last = run("clean").stdout.splitlines()
     assert first.endswith("kept: a stage uses it now")
     assert last == "freed 0.0 MB, kept 2.0 MB"
+
+
+def test_clean_lists_rows_with_their_images_and_removes_finished_ones(repository: Path) -> None:
+    training(repository, "aaaa", True)
+    for stage, done in (("evaluate", 20_000), ("sample", 12_288)):
+        rows = Rows.create(repository / f".ckpt/{stage}-aaaa/model", 20_000)
+        rows.append({"images": torch.zeros(done, 100, dtype=torch.uint8)})
+    (repository / ".ckpt/evaluate-aaaa/finished").touch()
+    first, second, third, last = run("clean").stdout.splitlines()
+    assert first.split()[:5] == ["aaaa", "finished", "at", "step", "20"]
+    assert second.split()[:7] == ["evaluate-aaaa", "finished", "at", "image", "20,000", "of", "20,000"]
+    assert second.endswith("removed")
+    assert third.split()[:9] == ["sample-aaaa", "unfinished", "at", "image", "12,288", "of", "20,000", "1.2", "MB"]
+    assert third.endswith("kept: the same experiment continues it (to remove it, delete .ckpt/sample-aaaa)")
+    assert len({line.index(" MB") for line in (first, second, third)}) == 1
+    assert last == "freed 4.0 MB, kept 1.2 MB"
+    assert [path.name for path in (repository / ".ckpt").iterdir()] == ["sample-aaaa"]
 
 
 def test_clean_with_list_removes_nothing_and_shows_the_total(repository: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where interrupted training continues."""
+"""Where interrupted stages continue."""
 
 import os
 import subprocess
@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save
 
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile, state
-from lab.experiment.state import StateFolder
+from lab.experiment.rows import Rows
+from lab.experiment.state import RowsFolder, StateFolder
 
 ROOT = Path(__file__).parents[3]
 DVC_YAML = """
@@ -222,6 +224,72 @@ def test_a_folder_that_is_being_written_is_not_removed() -> None:
         assert saved.finished
     assert saved.remove() is True
     assert state.folders() == []
+
+
+def sampled(fingerprint: str, age: int, done: int = 30) -> RowsFolder:
+    """Sampling that finished with `done` images of 30, a number of seconds ago."""
+    with state.rows_folder("sample", fingerprint, resume=True) as saved:
+        rows = Rows.create(saved.path / "model", 30)
+        rows.append({"images": torch.zeros(done, 1, dtype=torch.uint8)})
+        for path in saved.path.glob("**/*.*"):
+            os.utime(path, (1e9 - age, 1e9 - age))
+        if done == 30:
+            saved.finish()
+    return saved
+
+
+@pytest.mark.usefixtures("root")
+def test_the_status_of_rows_counts_the_images_of_all_sets() -> None:
+    with state.rows_folder("sample", "abc", resume=True) as saved:
+        sets = [Rows.create(saved.path / name, 1500) for name in ("model", "00000005")]
+        assert (saved.status, saved.stage) == ("empty", "sample")
+        sets[0].append({"images": torch.zeros(1500, 1)})
+        sets[1].append({"images": torch.zeros(16, 1)})
+        assert saved.status == "unfinished at image 1,516 of 3,000"
+        saved.finish()
+    assert saved.status == "finished at image 1,516 of 3,000"
+    assert saved.size == 1516 * 4 + sum(path.stat().st_size for path in saved.path.glob("*/rows.json"))
+
+
+@pytest.mark.usefixtures("root")
+def test_the_newest_finished_rows_of_each_stage_are_kept_beside_trainings() -> None:
+    finished("abc", 100, age=99)
+    with state.rows_folder("evaluate", "aaaa", resume=True) as other:
+        other.finish()
+    for fingerprint, age, done in (("eeee", 4, 30), ("bbbb", 1, 12), ("dddd", 3, 30), ("cccc", 2, 30)):
+        sampled(fingerprint, age, done)
+    kept = ["abc", "evaluate-aaaa", "sample-bbbb", "sample-cccc"]
+    assert [saved.path.name for saved in state.folders()] == kept
+    assert [type(saved) for saved in state.folders()] == [StateFolder, RowsFolder, RowsFolder, RowsFolder]
+    finished("def", 100, age=1, keep=1)
+    assert [saved.path.name for saved in state.folders()] == ["def", *kept[1:]]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_new_start_removes_rows_and_files() -> None:
+    saved = sampled("abc", 0)
+    (saved.path / "extractor.safetensors").write_bytes(b"weights")
+    with state.rows_folder("sample", "abc", resume=True) as again:
+        assert Rows.create(again.path / "model", 30).done == 30
+    with state.rows_folder("sample", "abc", resume=False) as again:
+        assert (again.status, again.finished) == ("empty", False)
+        assert {path.name for path in again.path.iterdir()} == {"lock"}
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("done", "announced"), [(12, "continues from image 12 of 30"), (0, "starts at image 0, none is kept")]
+)
+def test_the_message_of_interrupted_rows_names_the_image_at_which_they_continue(done: int, announced: str) -> None:
+    def work() -> None:
+        sampled("abc", 0, done)
+        with state.rows_folder("sample", "abc", resume=True):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        work()
+    assert str(interrupt.value) == f"the same command {announced}"
+    assert state.folders()[0].remove() is True  # the lock is free
 
 
 def test_the_fingerprint_ignores_what_may_differ(root: Path) -> None:
