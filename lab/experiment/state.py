@@ -275,7 +275,7 @@ def folder(name: str, resume: bool) -> Iterator[StateFolder]:
 def rows_folder(stage: str, fingerprint: str, resume: bool) -> Iterator[RowsFolder]:
     """Lock the folder of rows of a stage and yield it, as `folder` does for a training."""
     state = RowsFolder(dvcfile.ROOT / ".ckpt" / f"{stage}-{fingerprint}")
-    with _locked(state, stage, resume):
+    with _locked(state, f"stage {stage}", resume):
         yield state
 
 

@@ -68,63 +68,62 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stages")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(dvcfile, "ROOT", path)
-        _fill(path)
+        fill(path)
+        run("reference", path, changed(), path)
+        run("sample", path, changed(), path)
     return path
 
 
-def _fill(path: Path) -> None:
+def fill(path: Path) -> None:
+    """Write images of stripes, a model and three snapshots."""
     for split, count, seed in (("train", 48, 1), ("test", 20, 2)):
         made = stripes(count, 1, seed)
         arrays = (made.images.numpy(), made.labels.numpy(), ["rows", "columns"], made.image_shape, {"name": "stripes"})
         dataset.write(path / f"{split}.safetensors", *arrays)
-    refer(path, changed(), path)
     model(path / "model.safetensors", 0)
     for step in (5, 30, 200):
         model(path / f"snapshots/{step:08d}.safetensors", step)
-    draw(path, changed())
 
 
-def draw(folder: Path, settings: Params, out: Path | None = None) -> None:
-    """Run stage sample on the model in `folder`; its outputs go to `out`, by default the same folder."""
-    out = out or folder
-    sample(
-        settings,
-        model=folder / "model.safetensors",
-        snapshots=folder / "snapshots",
-        test=folder / "test.safetensors",
-        samples=out / "samples.safetensors",
-        snapshot_samples=out / "snapshot-samples.safetensors",
-        reports=out,
-    )
+STAGES = {"reference": reference, "sample": sample, "evaluate": evaluate}
+DATA = {"train": "train.safetensors", "test": "test.safetensors"}
+EXTRACTOR = {"extractor": "extractor.safetensors"}
+SAMPLES = {"samples": "samples.safetensors", "snapshot_samples": "snapshot-samples.safetensors"}
+MODEL = {"model": "model.safetensors"}
+INPUTS = {
+    "reference": DATA,
+    "sample": MODEL | {"snapshots": "snapshots", "test": DATA["test"]},
+    "evaluate": MODEL | SAMPLES | EXTRACTOR | {"data": "", "reference": "reference.safetensors"},
+}
+OUTPUTS = {
+    "reference": EXTRACTOR | {"features": "reference.safetensors"},
+    "sample": SAMPLES | {"reports": ""},
+    "evaluate": {"protocol": "protocol.json", "reports": ""},
+}
 
 
-def judge(folder: Path, settings: Params, out: Path, samples: Path | None = None) -> None:
-    """Run stage evaluate on the samples in `folder`, or on others; its outputs go to `out`."""
-    evaluate(
-        settings,
-        model=folder / "model.safetensors",
-        samples=samples or folder / "samples.safetensors",
-        snapshot_samples=folder / "snapshot-samples.safetensors",
-        data=folder,
-        extractor=folder / "extractor.safetensors",
-        reference=folder / "reference.safetensors",
-        protocol=out / "protocol.json",
-        reports=out,
-    )
+def paths(stage: str, folder: Path, out: Path) -> dict[str, Path]:
+    """The arguments of a stage whose inputs are in `folder` and whose outputs go to `out`."""
+    inputs = {name: folder / path for name, path in INPUTS[stage].items()}
+    return inputs | {name: out / path for name, path in OUTPUTS[stage].items()}
 
 
-def refer(folder: Path, settings: Params, out: Path) -> None:
-    """Run stage reference on the images in `folder`; its outputs go to `out`."""
-    inputs = {name: folder / f"{name}.safetensors" for name in ("train", "test")}
-    reference(settings, **inputs, extractor=out / "extractor.safetensors", features=out / "reference.safetensors")
+def command(stage: str, folder: Path, out: Path) -> list[str]:
+    """The same arguments for the command line."""
+    return [f"--{name.replace('_', '-')}={path}" for name, path in paths(stage, folder, out).items()]
+
+
+def run(stage: str, folder: Path, settings: Params, out: Path, **other: Path) -> None:
+    """Run a stage on the inputs in `folder`, or on other ones."""
+    STAGES[stage](settings, **paths(stage, folder, out) | other)
 
 
 @pytest.fixture
 def evaluated(folder: Path, tmp_path: Path) -> Evaluated:
     """Return a function that runs stage evaluate and returns its metrics; the outputs are in tmp_path."""
 
-    def run(settings: Params, samples: Path | None = None) -> dict[str, Any]:
-        judge(folder, settings, tmp_path, samples)
+    def evaluated(settings: Params, **other: Path) -> dict[str, Any]:
+        run("evaluate", folder, settings, tmp_path, **other)
         return dict(json.loads((tmp_path / "metrics.json").read_text()))
 
-    return run
+    return evaluated

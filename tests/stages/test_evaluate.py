@@ -60,7 +60,8 @@ def test_training_images_as_samples_have_class_distance_zero_and_agree_with_thei
     for name, labels in (("right", real.labels), ("wrong", 1 - real.labels)):
         given = replace(samples, images=real.images, labels=labels)
         sample_files.write(tmp_path / f"{name}.safetensors", given)
-    right, wrong = (evaluated(changed(), tmp_path / f"{name}.safetensors")["classifier"] for name in ("right", "wrong"))
+    written = (tmp_path / f"{name}.safetensors" for name in ("right", "wrong"))
+    right, wrong = (evaluated(changed(), samples=samples)["classifier"] for samples in written)
     assert right["class_distance"] == wrong["class_distance"] == 0
     assert right["label_agreement"] > 0.9
     assert right["label_agreement"] + wrong["label_agreement"] == pytest.approx(1)

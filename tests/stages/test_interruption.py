@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +17,12 @@ from ddpm.sampling import samples as sample_files
 from lab.experiment import dvcfile, state
 from lab.experiment.rows import Batch, Rows
 from tests.imports import ROOT
-from tests.stages.conftest import changed, draw, judge, refer, values
+from tests.stages.conftest import changed, command, run, values
 
-Run = Callable[[Path, Params, Path], None]
 # Each stage, and the sizes of its batches: of the samples of the model and of three snapshots, of their features, and
 # of the features of 48 and 20 real images.
-STAGES: dict[str, tuple[Run, list[int]]] = {
-    "sample": (draw, [16, 8] * 4),
-    "evaluate": (judge, [8] * 3 * 4),
-    "reference": (refer, [8] * 6 + [8, 8, 4]),
-}
-each_stage = pytest.mark.parametrize("name", STAGES)
+SIZES = {"sample": [16, 8] * 4, "evaluate": [8] * 3 * 4, "reference": [8] * 6 + [8, 8, 4]}
+each_stage = pytest.mark.parametrize(("name", "sizes"), SIZES.items())
 KILLED = """
 import os, signal
 from lab import stage
@@ -71,10 +65,10 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Kept:
     return kept
 
 
-def interrupt(run: Run, folder: Path, settings: Params, out: Path) -> str:
+def interrupt(name: str, folder: Path, settings: Params, out: Path) -> str:
     """Run a stage that is interrupted; return its message."""
     with pytest.raises(KeyboardInterrupt) as interrupted:
-        run(folder, settings, out)
+        run(name, folder, settings, out)
     return str(interrupted.value)
 
 
@@ -85,25 +79,25 @@ def written(folder: Path) -> dict[str, bytes]:
 @each_stage
 def test_interrupted_and_continued_it_repeats_one_batch_and_gives_the_same_bytes(
     name: str,
+    sizes: list[int],
     folder: Path,
     tmp_path: Path,
     batches: Kept,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, sizes = STAGES[name]
-    run(folder, changed(), tmp_path / "at once")
+    run(name, folder, changed(), tmp_path / "at once")
     assert batches == sizes
     batches.clear()
     monkeypatch.setattr(dvcfile, "ROOT", tmp_path / "elsewhere")
     batches.last = len(sizes) * 4 // 5
     reached = f"continues from image {sum(sizes[: batches.last])} of {sum(sizes)}"
-    assert interrupt(run, folder, changed(), tmp_path / "continued") == f"the same command {reached}"
+    assert interrupt(name, folder, changed(), tmp_path / "continued") == f"the same command {reached}"
     (kept,) = state.folders()
     assert kept.status == f"unfinished at image {sum(batches)} of {sum(sizes)}"
     batches.last = -1
     capsys.readouterr()
-    run(folder, changed(), tmp_path / "continued")
+    run(name, folder, changed(), tmp_path / "continued")
     assert f"{name}: {reached}\n" in capsys.readouterr().err
     assert batches == sizes
     assert written(tmp_path / "continued") == written(tmp_path / "at once") != {}
@@ -112,34 +106,33 @@ def test_interrupted_and_continued_it_repeats_one_batch_and_gives_the_same_bytes
 
 @each_stage
 def test_after_its_end_nothing_is_computed_again_until_resume_is_false(
-    name: str, folder: Path, tmp_path: Path, batches: Kept, capsys: pytest.CaptureFixture[str]
+    name: str, sizes: list[int], folder: Path, tmp_path: Path, batches: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, sizes = STAGES[name]
-    run(folder, changed(), tmp_path)
+    run(name, folder, changed(), tmp_path)
     first = written(tmp_path)
     batches.clear()
-    run(folder, changed(), tmp_path)
+    run(name, folder, changed(), tmp_path)
     assert batches == []
     assert f"{name}: continues from image {sum(sizes)} of {sum(sizes)}\n" in capsys.readouterr().err
     batches.last = len(sizes) - 1
     anew = changed(runtime={"resume": False})
-    assert interrupt(run, folder, anew, tmp_path) == ""  # the same command would begin again
+    assert interrupt(name, folder, anew, tmp_path) == ""  # the same command would begin again
     batches.clear()
     batches.last = -1
-    run(folder, anew, tmp_path)
+    run(name, folder, anew, tmp_path)
     assert batches == sizes
     assert "continues" not in capsys.readouterr().err
     assert written(tmp_path) == first
 
 
 def test_other_samples_are_other_work(folder: Path, tmp_path: Path, batches: Kept) -> None:
-    judge(folder, changed(), tmp_path)
+    run("evaluate", folder, changed(), tmp_path)
     samples, _ = sample_files.read(folder / "samples.safetensors")
     others = replace(samples, images=samples.images.flip(0))
     sample_files.write(tmp_path / "others.safetensors", others)
     batches.clear()
-    judge(folder, changed(), tmp_path, tmp_path / "others.safetensors")
-    assert batches == STAGES["evaluate"][1]
+    run("evaluate", folder, changed(), tmp_path, samples=tmp_path / "others.safetensors")
+    assert batches == SIZES["evaluate"]
 
 
 def test_killed_between_a_batch_and_its_count_only_this_batch_is_lost(
@@ -147,18 +140,17 @@ def test_killed_between_a_batch_and_its_count_only_this_batch_is_lost(
 ) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values()))
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    paths = {"model": "model.safetensors", "snapshots": "snapshots", "test": "test.safetensors"}
-    arguments = [f"--{name}={folder / path}" for name, path in paths.items()]
-    arguments += [f"--{name}={tmp_path / 'out'}" for name in ("samples", "snapshot-samples", "reports")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", KILLED, *command("sample", folder, tmp_path / "out")],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
     )
     assert killed.returncode == -signal.SIGKILL
     (kept,) = state.folders()
     assert kept.status == "unfinished at image 72 of 96"
     monkeypatch.chdir(tmp_path)
-    draw(folder, changed(), tmp_path)
+    run("sample", folder, changed(), tmp_path)
     assert batches == [16, 8]
     for name in ("samples.safetensors", "snapshot-samples.safetensors"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -168,11 +160,11 @@ def test_a_classifier_is_not_trained_again(
     folder: Path, tmp_path: Path, batches: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches.last = 0
-    interrupt(refer, folder, changed(), tmp_path)
+    interrupt("reference", folder, changed(), tmp_path)
     (kept,) = state.folders()
     assert kept.status == "unfinished at image 0 of 68"
     assert not (tmp_path / "reference.safetensors").exists()
     monkeypatch.setattr(extractor, "train_classifier", None)
     batches.last = -1
-    refer(folder, changed(), tmp_path)
+    run("reference", folder, changed(), tmp_path)
     assert (tmp_path / "extractor.safetensors").read_bytes() == (folder / "extractor.safetensors").read_bytes()

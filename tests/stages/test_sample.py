@@ -11,7 +11,7 @@ from ddpm.network import modelfile
 from ddpm.sampling import blocks
 from ddpm.sampling import samples as sample_files
 from stages.sample import spread
-from tests.stages.conftest import changed, draw
+from tests.stages.conftest import changed, run
 
 
 def test_guided_samples_have_all_classes_in_turn(folder: Path) -> None:
@@ -24,7 +24,7 @@ def test_guided_samples_have_all_classes_in_turn(folder: Path) -> None:
 
 def test_samples_without_guidance_have_no_labels(folder: Path, tmp_path: Path) -> None:
     settings = changed(sample={"guidance": None, "count": 5})
-    draw(folder, settings, tmp_path)
+    run("sample", folder, settings, tmp_path)
     samples, _ = sample_files.read(tmp_path / "samples.safetensors")
     assert samples.labels is None
     assert samples.images.equal(blocks.draw(modelfile.load(folder / "model.safetensors"), settings.sample))
