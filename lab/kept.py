@@ -52,9 +52,7 @@ class Work:
         if done:
             stage.say(f"{self._name}: continues from image {done:,} of {total:,}")
         with stage.bar(description, total, "img", done) as bar:
-            for name in totals:
-                if kept[name] == totals[name]:
-                    continue
+            for name in (name for name in totals if kept[name] < totals[name]):
                 for batch in batches(name, kept[name]):
                     before = rows[name].done
                     rows[name].append(batch)

@@ -187,6 +187,7 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
     """Create a progress bar, whose method `update` serves as `progress`. `done` units are done already.
 
     Without a terminal, as in the log of a queue, it writes a line after 5 seconds, one every 30 seconds, and the last.
+    It writes nothing if all units are done already.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -196,7 +197,7 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
         unit=f" {unit}",
         mininterval=1,
         file=None if terminal else _Log(),
-        disable=_OTHER,
+        disable=_OTHER or 0 < total == done,
         bar_format=None if terminal else _LOG_FORMAT,
     )
 

@@ -3,20 +3,24 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm import files, processes, tables
 from ddpm.data import dataset
+from ddpm.data.dataset import Dataset
 from ddpm.diffusion.process import Sigma
 from ddpm.evaluation import judge as judging
 from ddpm.evaluation import losses
 from ddpm.evaluation.features import Features
 from ddpm.evaluation.judge import Judge
 from ddpm.network import modelfile
+from ddpm.network.modelfile import Model
 from ddpm.params import Params
 from ddpm.sampling import samples as sample_files
+from ddpm.sampling.samples import Samples
 from lab import kept, stage
 
 LIKELIHOOD = ("t", "bits_per_dim", "x_0_error")  # columns
@@ -68,28 +72,35 @@ def evaluate(
             **judging.best_snapshot(curve),
         }
         measured = judging.protocol(params.data, fidelity, drawn, samples_digest, judge.reference)
-        network = modelfile.load(model, group.device)
-        with stage.bar("evaluate losses", 2 * losses.draws_for(losses.images_of(train, test)), "img") as bar:
-            result["loss"], loss_protocol = losses.compare(
-                network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
-            )
-        parameters = sum(weight.numel() for weight in network.network.parameters())
-        measured |= {"network_parameters": parameters, **loss_protocol}
-        terms: list[dict[str, float]] = []
-        if settings.likelihood_images:
-            sigma: Sigma = drawn.settings["sigma"] or "large"
-            denoiser = network.denoiser
-            chosen = test.images[: settings.likelihood_images]
-            with stage.bar("evaluate likelihood", len(chosen) * denoiser.process.timesteps, "img") as bar:
-                result["likelihood"], terms = judging.bound_likelihood(
-                    denoiser, chosen, settings.seed, sigma, bar.update
-                )
-            measured |= {"likelihood_images": len(chosen), "likelihood_sigma": sigma}
+        of_model, how, terms = _measure_model(modelfile.load(model, group.device), train, test, params, drawn)
+        result |= of_model
+        measured |= how
         tables.write_points(reports / "likelihood.csv", terms, LIKELIHOOD)
         tables.write_points(reports / "snapshots.csv", curve, SNAPSHOTS)
         tables.write_shares(reports / "classes.csv", judge.class_shares(features, drawn.labels, train.classes))
         for path, content in ((reports / "metrics.json", result), (protocol, measured)):
             files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _measure_model(
+    network: Model, train: Dataset, test: Dataset, params: Params, drawn: Samples
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, float]]]:
+    """The losses and the bound on the likelihood: metrics, what they depend on, and the terms of the bound."""
+    settings = params.evaluate
+    parameters = sum(weight.numel() for weight in network.network.parameters())
+    with stage.bar("evaluate losses", 2 * losses.draws_for(losses.images_of(train, test)), "img") as bar:
+        loss, protocol = losses.compare(
+            network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
+        )
+    result, measured = {"loss": loss}, {"network_parameters": parameters, **protocol}
+    if not settings.likelihood_images:
+        return result, measured, []
+    sigma: Sigma = drawn.settings["sigma"] or "large"
+    denoiser, chosen = network.denoiser, test.images[: settings.likelihood_images]
+    with stage.bar("evaluate likelihood", len(chosen) * denoiser.process.timesteps, "img") as bar:
+        likelihood, terms = judging.bound_likelihood(denoiser, chosen, settings.seed, sigma, bar.update)
+    measured |= {"likelihood_images": len(chosen), "likelihood_sigma": sigma}
+    return result | {"likelihood": likelihood}, measured, terms
 
 
 if __name__ == "__main__":
