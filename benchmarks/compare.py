@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunTag
@@ -81,12 +82,13 @@ def seconds(root: Path, *options: str) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def run(argv: Sequence[str] | None = None) -> None:
+    """Fill a store, time the command, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiments", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--options", nargs="*", default=[], help="without their dashes, as html=page.html")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     options = [f"--{option}" for option in arguments.options]
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder), arguments.experiments)
@@ -96,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

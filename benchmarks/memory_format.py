@@ -8,19 +8,20 @@ python -m benchmarks.memory_format --size 28 --channels 32
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 
 from ddpm.device import autocast
 from ddpm.network.unet import UNet
-from ddpm.params import Network
+from ddpm.params import UNetNetwork
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 def network(channels: int, size: int) -> UNet:
     """A U-Net of three levels for grey images of the given size."""
-    settings = Network(
+    settings = UNetNetwork(
         kind="unet",
         channels=channels,
         multipliers=[1, 2, 2],
@@ -34,17 +35,18 @@ def network(channels: int, size: int) -> UNet:
         downsample="asymmetric",
         conditional=False,
     )
-    return UNet(settings, 1, size)
+    return UNet(settings, 1, size, outputs=1, classes=0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def run(argv: Sequence[str] | None = None) -> None:
+    """Alternate and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     device = torch.device(arguments.device)
     torch.set_num_threads(2)
 
@@ -75,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

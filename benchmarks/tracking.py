@@ -11,6 +11,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -55,13 +56,13 @@ def seconds(settings: Params, data: Path, tracked: bool) -> float:
         return time.perf_counter() - begin
 
 
-def main() -> None:
+def run(argv: Sequence[str] | None = None) -> None:
     """Alternate and print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=ROOT / "data/train.safetensors", help="as stage prepare writes it")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     values = yaml.safe_load(recipe.compose("default", ROOT / "recipes"))
     values["train"]["steps"] = arguments.steps
     settings, data = params.check(values), arguments.data.resolve()
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()
