@@ -1,5 +1,6 @@
 """The limits of speed: the convolutions and matrix products of a network alone, and the peak of large products."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Product:
             size = [(side + 2 * self.padding - kernel) // self.stride + 1 for side, kernel in self._sides()]
             return 2 * self.x[0] * outputs * size[0] * size[1] * inputs * height * width
         if self.kind == "linear":
-            return 2 * self.x[0] * self.weight[0] * self.weight[1]
+            return 2 * math.prod(self.x[:-1]) * self.weight[0] * self.weight[1]
         images, heads, positions, channels = self.x
         return 4 * images * heads * positions * positions * channels  # the weights, and their sums of values
 

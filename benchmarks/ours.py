@@ -20,14 +20,19 @@ from ddpm.params import Params, Sample
 from ddpm.sampling import blocks
 from ddpm.training import loop
 
-MODES = {"eager": {}, "compiled": {"dynamic": False}, "graphs": {"dynamic": False, "mode": "reduce-overhead"}}
+MODES: dict[str, dict[str, Any]] = {  # arguments of torch.compile
+    "eager": {},
+    "compiled": {"dynamic": False},
+    "graphs": {"dynamic": False, "mode": "reduce-overhead"},
+}
 ENDLESS = 10**9  # optimizer steps
 
 
 def compiled(network: nn.Module, mode: str) -> nn.Module:
     """The network as it is, compiled, or compiled and replayed as a CUDA graph."""
-    options: dict[str, Any] = MODES[mode]
-    return torch.compile(network, **options) if options else network
+    if options := MODES[mode]:
+        network.compile(**options)
+    return network
 
 
 def training(params: Params, device: torch.device, mode: str = "eager") -> Callable[[], object]:
@@ -69,7 +74,7 @@ def model(
 
 
 def at_precision(network: nn.Module, precision: str) -> Callable[..., Tensor]:
-    """The network under autocast for bf16."""
+    """The network, under autocast for bf16."""
 
     def evaluate(x: Tensor, index: Tensor, **labels: Tensor) -> Tensor:
         with devices.autocast(x.device, precision) if precision != "fp32" else nullcontext():
