@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -107,6 +108,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _run_inside(options: argparse.Namespace) -> int:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     function, _ = PARTS[options.inside]
     part = _part(options, options.inside, options.until)
     try:
@@ -116,6 +118,13 @@ def _run_inside(options: argparse.Namespace) -> int:
         return 0 if error.for_good else _MORE_TIME
     part.save(complete=True)
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """Kill this process and its children once its parent has ended: nobody would wait for them."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _part(options: argparse.Namespace, name: str, until: float) -> Part:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks import timing
 
-_PEAK_SIZES = {"cuda": (4096, 8192, 16384), "cpu": (1024, 2048)}
+_PEAK_SIZES = {"cuda": (4096, 8192, 16384), "cpu": (512, 1024)}
 
 
 @dataclass(frozen=True)

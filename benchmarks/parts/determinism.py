@@ -28,23 +28,24 @@ from ddpm.training.curve import LossCurve
 
 _SECONDS = 60.0
 _STEPS, _KILLED_AT, _EVERY = 40, 25, 10  # the training that is killed repeats five steps
+_MINIATURE_OF = 5  # the miniature has this fraction of the steps
 
 
 def run(part: Part) -> None:
     """Train in processes of their own and compare all that a checkpoint holds."""
-    for precision in ("bf16", "fp32"):
+    for precision in ("bf16",) if part.miniature else ("bf16", "fp32"):
         if precision in part.rows:
             continue
         part.require(_SECONDS)
         digests = {
             "first": _trained(part, precision, "first"),
             "second": _trained(part, precision, "second"),
-            "continued": _trained(part, precision, "continued", killed_at=_KILLED_AT),
+            "continued": _trained(part, precision, "continued", killed_at=_steps(part.miniature, _KILLED_AT)),
         }
         part.add(
             precision,
             {
-                "steps": _STEPS,
+                "steps": _steps(part.miniature, _STEPS),
                 "same_bytes_twice": digests["first"] == digests["second"],
                 "same_bytes_killed_and_continued": digests["first"] == digests["continued"],
                 "digest": digests["first"][:16],
@@ -54,7 +55,7 @@ def run(part: Part) -> None:
 
 def _trained(part: Part, precision: str, name: str, killed_at: int | None = None) -> str:
     """The digest of the last state of a training, which is killed once at a step if that is given."""
-    folder = part.folder / "determinism" / f"{precision}-{name}"
+    folder = part.folder / "determinism" / f"{precision}-{name}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.parts.determinism", str(folder), "--precision", precision]
     command += ["--device", str(part.device), *(["--miniature"] if part.miniature else [])]
@@ -67,7 +68,11 @@ def _trained(part: Part, precision: str, name: str, killed_at: int | None = None
     return str(digest)
 
 
-def train(params: Params, folder: Path, device: torch.device, kill_at: int | None) -> None:
+def _steps(miniature: bool, steps: int) -> int:
+    return steps // _MINIATURE_OF if miniature else steps
+
+
+def train(params: Params, folder: Path, device: torch.device, every: int, kill_at: int | None) -> None:
     """Train from the state in the folder, if there is one, and write the state every few steps."""
     described = recipes.description(params)
     network = recipes.network(described).to(device)
@@ -81,7 +86,7 @@ def train(params: Params, folder: Path, device: torch.device, kill_at: int | Non
     batches = Batches(recipes.dataset(described), params.train, params.diffusion.value_range, device)
     for record in loop.train(learner, denoiser, batches, params.train):
         curve.add(record)
-        if record.step % _EVERY == 0:
+        if record.step % every == 0:
             curve.check()
             checkpoint.save(state, learner, curve, "benchmark")
         if record.step == kill_at:
@@ -98,10 +103,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--miniature", action="store_true")
     options = parser.parse_args(argv)
     device = torch.device(options.device)
-    changes = {"train.steps": _STEPS, "train.warmup": 5, "train.precision": options.precision}
-    params = parts.params(options.miniature, {**changes, "train.batch_size": 4 if options.miniature else 128})
-    devices.prepare(params.runtime.model_copy(update={"device": options.device, "deterministic": True}))
-    train(params, options.folder, device, options.kill_at)
+    changes = {
+        "train.steps": _steps(options.miniature, _STEPS),
+        "train.warmup": 5,
+        "train.precision": options.precision,
+        "train.batch_size": 4 if options.miniature else 128,
+        "runtime.device": options.device,
+        "runtime.deterministic": True,
+    }
+    params = parts.params(options.miniature, changes)
+    devices.prepare(params.runtime)
+    train(params, options.folder, device, _steps(options.miniature, _EVERY), options.kill_at)
 
 
 if __name__ == "__main__":

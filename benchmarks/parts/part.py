@@ -18,6 +18,7 @@ _MINIATURE = {  # a network of a few thousand weights
     "network.multipliers": [1, 2],
     "network.blocks": 1,
     "network.groups": 4,
+    "runtime.threads": 1,
     "evaluate.classifier": {"channels": 4, "steps": 10, "batch_size": 16, "learning_rate": 2.0e-3},
 }
 

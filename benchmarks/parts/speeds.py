@@ -41,15 +41,17 @@ SAMPLING: list[Row] = [
     ("eager", 2048, "bf16", False),
     ("eager", 128, "fp32", False),
 ]
-_TINY: list[Row] = [("eager", 4, "bf16", False), ("eager", 8, "fp32", True)]
+_TINY: list[Row] = [("eager", 2, "bf16", False), ("eager", 4, "fp32", True)]
 
 
 def peak(part: Part) -> None:
     """Measure the most operations per second of large products."""
     for name, dtype in _DTYPES.items():
         if name not in part.rows:
-            devices.prepare(part.params({}).runtime.model_copy(update={"deterministic": False}))
-            part.add(name, {"tflops": limit.peak(part.device, dtype, calls=1 if part.miniature else 20) / 1e12})
+            runtime = part.params({"runtime.deterministic": False, "runtime.device": str(part.device)}).runtime
+            devices.prepare(runtime)
+            repeats = {"rounds": 1, "calls": 1} if part.miniature else {}
+            part.add(name, {"tflops": float(f"{limit.peak(part.device, dtype, **repeats) / 1e12:.4g}")})
 
 
 def training(part: Part) -> None:
@@ -70,8 +72,8 @@ def _measure(part: Part, rows: list[Row], calls: int, evaluations: int | None) -
             continue
         part.require(_SECONDS[mode])
         changes = {"train.batch_size": batch, "train.precision": precision, "runtime.deterministic": deterministic}
-        params = part.params(changes)
-        devices.prepare(params.runtime.model_copy(update={"device": str(part.device)}))
+        params = part.params({**changes, "runtime.device": str(part.device)})
+        devices.prepare(params.runtime)
         try:
             part.add(name, _row(part, params, mode, 1 if part.miniature else calls, evaluations))
         except Exception as error:  # a mode that fails must not hide the others
@@ -89,7 +91,7 @@ def _row(part: Part, params: Params, mode: str, calls: int, evaluations: int | N
         call = ours.sampling(params, part.device, batch, evaluations, precision, mode)
     first = timing.duration(call, part.device, 1)
     timing.duration(call, part.device, 3)  # a CUDA graph is recorded in the second call
-    speed = timing.Spread.of([amount / seconds for seconds in _rounds(call, part.device, calls)])
+    speed = timing.Spread.of([amount / seconds for seconds in _rounds(part, call, calls)])
     what = "images_per_second" if evaluations is None else "evaluations_per_second"
     described = recipes.description(params)
     products = limit.products(recipes.network(described), described.image_shape, batch)
@@ -104,8 +106,8 @@ def _row(part: Part, params: Params, mode: str, calls: int, evaluations: int | N
     return {key: float(f"{value:.4g}") for key, value in found.items()}
 
 
-def _rounds(call: Callable[[], object], device: torch.device, calls: int) -> Iterator[float]:
-    return (timing.duration(call, device, calls) for _ in range(_ROUNDS))
+def _rounds(part: Part, call: Callable[[], object], calls: int) -> Iterator[float]:
+    return (timing.duration(call, part.device, calls) for _ in range(2 if part.miniature else _ROUNDS))
 
 
 def _forget(device: torch.device) -> None:

@@ -39,8 +39,8 @@ _SMALL = {"train.batch_size": 8, "train.warmup": 2, "runtime.log_every": 2}
 _EVALUATION = 150.0  # seconds for samples and metrics
 _SAVED_EVERY = 60.0  # seconds between checkpoints
 _LAST = 10.0  # seconds to write the last one
-_COUNT, _STEPS, _BATCH = 10_000, 50, 500  # samples, network evaluations of each, and images in a batch
-_STEPS_OF_MINIATURE = 12
+_COUNT, _STEPS, _BATCH = 10_000, 50, 512  # samples, network evaluations of each, and images in a batch
+_STEPS_OF_MINIATURE = 6
 
 
 def run(part: Part) -> None:
@@ -49,9 +49,9 @@ def run(part: Part) -> None:
         part.add("training", {"skipped": "no images: give --data FILE, such as cifar10-jpeg.zip"})
         return
     folder = part.folder / "training"
-    params = part.params(_CHANGES | (_SMALL if part.miniature else {}), "cifar10-jpeg")
-    params = params.model_copy(update={"data": params.data.model_copy(update={"path": part.data.name, "digest": None})})
-    devices.prepare(params.runtime.model_copy(update={"device": str(part.device)}))
+    own = {"data.path": part.data.name, "data.digest": None, "runtime.device": str(part.device)}
+    params = part.params({**_CHANGES, **(_SMALL if part.miniature else {}), **own}, "cifar10-jpeg")
+    devices.prepare(params.runtime)
     _pack(part, params, folder)
     train = dataset.read(folder / "train.safetensors")
     described = Description(params.diffusion, params.network, train.image_shape, train.classes)
@@ -150,7 +150,7 @@ def _result(progress: dict[str, Any], batch: int, curve: LossCurve) -> dict[str,
 
 
 def _sample(part: Part, params: Params, folder: Path) -> None:
-    count, steps, batch = (32, 3, 16) if part.miniature else (_COUNT, _STEPS, _BATCH)
+    count, steps, batch = (16, 2, 16) if part.miniature else (_COUNT, _STEPS, _BATCH)
     loaded = modelfile.load(folder / "model.safetensors", part.device)
     model = ours.model(loaded.description, loaded.network, part.device, "bf16")
     settings = ours.chain(params, count, steps, "bf16").model_copy(update={"batch_size": batch})
