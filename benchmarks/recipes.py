@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from ddpm import params, rng
 from ddpm.data.dataset import Dataset
@@ -68,13 +68,13 @@ def network(of: Description) -> nn.Module:
     made = of.build()
     with torch.no_grad():
         for weights in made.parameters():
-            weights += _SCALE * torch.randn(weights.shape)
+            weights.add_(torch.randn(weights.shape), alpha=_SCALE)
     return made
 
 
 def dataset(of: Description) -> Dataset:
     """Random images of the model's size, with labels."""
     generator = rng.torch_generator(torch.device("cpu"), 0, "images")
-    images: Tensor = torch.randint(256, (_IMAGES, *of.image_shape), dtype=torch.uint8, generator=generator)
+    images = torch.randint(256, (_IMAGES, *of.image_shape), dtype=torch.uint8, generator=generator)
     labels = torch.arange(_IMAGES) % len(of.classes)
     return Dataset(images, labels, of.classes, "0" * 64, {"name": "random"})

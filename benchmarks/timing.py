@@ -57,7 +57,7 @@ def interleaved(
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
-        for name in list(cases) if number % 2 else reversed(cases):
+        for name in list(cases) if number % 2 else reversed(list(cases)):
             taken = duration(cases[name], device, calls)
             if number:
                 seconds[name].append(taken)

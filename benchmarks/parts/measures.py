@@ -26,13 +26,13 @@ def measure(part: Part, params: Params, folder: Path) -> None:
         extractors.train_classifier(train, test, settings.classifier, settings.seed, path, part.device)
     extract = extractors.load(path, part.device)
     drawn, _ = sample_files.read(folder / "samples.safetensors")
-    found = [extract(shown, part.device) for shown in (drawn.images, train.images, test.images)]
-    metrics = {"accuracy": extract.accuracy}
+    samples, real, held_out = (extract(shown, part.device) for shown in (drawn.images, train.images, test.images))
+    metrics: dict[str, float | None] = {"accuracy": extract.accuracy}
     try:
-        metrics |= fidelity.measure(*found, settings.seed).metrics
+        metrics |= fidelity.measure(samples, real, held_out, settings.seed).metrics
         by = "ddpm.evaluation"
     except ModuleNotFoundError as error:
-        metrics |= measured_here(*found)
+        metrics |= measured_here(samples, real, held_out)
         by = f"the benchmark, because {error}"
     rounded = {name: float(f"{value:.5g}") for name, value in metrics.items() if value is not None}
     part.add("metrics", rounded | {"extractor": "classifier", "computed_by": by})
