@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from ddpm.errors import UsageError
+
 COMMANDS = {
     "train": "images/s of a training step, beside other libraries and the limit",
     "sample": "images/s of a network evaluation while sampling, beside other libraries and the limit",
@@ -29,7 +31,11 @@ def main(argv: list[str]) -> int:
         print(f"there is no benchmark {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv[0] = f"python -m benchmarks {name}"  # the name that --help shows
-    import_module(f"benchmarks.{name}").run(options)
+    try:
+        import_module(f"benchmarks.{name}").run(options)
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

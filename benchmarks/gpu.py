@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine, results
-from benchmarks.parts import determinism, gpu_tests, speeds, training
+from benchmarks.parts import determinism, gpu_tests, several, speeds, training
 from benchmarks.parts import part as parts
 from benchmarks.parts.part import OutOfTimeError, Part
 from benchmarks.recipes import ROOT
@@ -42,6 +42,7 @@ PARTS: Mapping[str, tuple[Callable[[Part], None], float]] = {
     "tests": (gpu_tests.run, 1.5),
     "sampling-speed": (speeds.sampling, 4),
     "determinism": (determinism.run, 2),
+    "processes": (several.run, 1.5),
     "training": (training.run, _TOTAL),
 }
 

@@ -70,11 +70,16 @@ def products(network: nn.Module, image_shape: tuple[int, int, int], batch: int) 
 def flops(of: list[Product], train: bool) -> int:
     """Operations of one evaluation and, with `train`, of its backward pass.
 
-    The backward pass has one product for the gradient of the input and one for that of the weights. The first
-    convolution has no gradient of its input.
+    The backward pass has one product for the gradient of the input and one for that of the weights. The inputs of the
+    network have no gradients.
     """
     forward = sum(product.flops for product in of)
-    return 3 * forward - of[0].flops if train else forward
+    return 3 * forward - sum(product.flops for product in _at_inputs(of)) if train else forward
+
+
+def _at_inputs(of: list[Product]) -> list[Product]:
+    """The products that take the inputs of the network: the first convolution, and the first layer of the time."""
+    return [next(product for product in of if product.kind == kind) for kind in ("conv", "linear")]
 
 
 def alone(
@@ -83,7 +88,7 @@ def alone(
     """A function that computes only the products, on random numbers, and with `train` those of the backward pass."""
     calls = []
     for product, times in Counter(of).items():  # equal products share their numbers, for the sake of memory
-        call = _call(product, device, dtype, layout, train, first=product == of[0])
+        call = _call(product, device, dtype, layout, train, first=product in _at_inputs(of))
         calls += [call] * times
 
     def run() -> None:

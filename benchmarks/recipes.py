@@ -44,12 +44,19 @@ def settings(recipe: str, changes: Mapping[str, Any]) -> Params:
     values = yaml.safe_load((ROOT / "recipes/default.yaml").read_text(encoding="utf-8"))
     if recipe != "default":
         own = yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text(encoding="utf-8"))
-        for section, changed in own.items():
-            values[section] = values[section] | changed if isinstance(values[section], dict) else changed
+        _merge(values, own or {})
     for key, value in changes.items():
         section, _, name = key.partition(".")
         values[section][name] = value
     return params.check(values, f"recipe {recipe}")
+
+
+def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
 
 
 def description(chosen: Params, classes: int = 10) -> Description:

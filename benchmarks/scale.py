@@ -8,6 +8,7 @@ compared with those of one process with as many threads as each of several has, 
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 from benchmarks import recipes, results, timing
 from benchmarks.recipes import ROOT
 from benchmarks.timing import Spread
+from ddpm.errors import UsageError
 
 Found = dict[tuple[int, int], list[dict[str, Any]]]  # results by the number of processes and the threads of each
 
@@ -52,7 +54,10 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(options: argparse.Namespace, count: int, threads: int) -> dict[str, Any]:
-    """The median seconds of each case with a number of processes, and the digest of the weights."""
+    """The median seconds of each case with a number of processes, and the digest of the weights.
+
+    Raises `UsageError` with the first error of the processes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "seconds.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -63,7 +68,8 @@ def measure(options: argparse.Namespace, count: int, threads: int) -> dict[str, 
             command += [f"--{name}", str(getattr(options, name))]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if result.returncode:
-            raise SystemExit(f"{count} processes: {result.stderr[-3000:]}")
+            errors = re.findall(r"(?m)^(?:.*: )?[\w.]*Error: .*", result.stderr) or [result.stderr.strip()[-500:]]
+            raise UsageError(f"{count} processes on {options.device}: {errors[0]}")
         found = json.loads(path.read_text(encoding="utf-8"))
     seconds = {name: Spread.of(values).median for name, values in found["seconds"].items()}
     return {"seconds": seconds, "digest": found["digest"]}

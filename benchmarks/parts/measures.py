@@ -13,8 +13,6 @@ from ddpm.evaluation.features import Features
 from ddpm.params import Params
 from ddpm.sampling import samples as sample_files
 
-_SPLITS = 10
-
 
 def measure(part: Part, params: Params, folder: Path) -> None:
     """Train the classifier, unless it is there, and compare the samples with the images."""
@@ -65,10 +63,10 @@ def frechet(first: Tensor, second: Tensor) -> float:
 
 
 def inception_score(logits: Tensor) -> float:
-    """The mean over ten splits of exp E KL(p(y|x) || p(y)), in the order of the images."""
+    """The mean over splits of exp E KL(p(y|x) || p(y)), in the order of the images."""
     log_p = logits.double().log_softmax(1)
     scores = []
-    for part in log_p.tensor_split(min(_SPLITS, len(log_p))):
+    for part in log_p.tensor_split(min(fidelity.IS_SPLITS, len(log_p))):
         marginal = part.exp().mean(0).log()
         scores.append((part.exp() * (part - marginal)).sum(1).mean().exp())
     return float(torch.stack(scores).mean())
