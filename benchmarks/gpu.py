@@ -33,7 +33,7 @@ _MORE_TIME = 3  # exit status of a part that is not complete
 _GRACE = 20.0  # seconds after which a part that does not end by itself is killed
 _START = 15.0  # seconds that a part needs to begin
 
-_TOTAL = 25.0  # minutes
+_TOTAL, _SHORTEST = 25.0, 5.0  # minutes of all parts, and of the last even if the others took more
 
 # The parts in their order, and the minutes that each may take in all runs together; the last takes those that are left.
 PARTS: Mapping[str, tuple[Callable[[Part], None], float]] = {
@@ -83,6 +83,7 @@ def _start(options: argparse.Namespace, name: str, until: float) -> None:
     command += ["--folder", str(options.folder), "--device", options.device]
     command += ["--miniature"] if options.miniature else []
     command += ["--data", str(options.data.resolve())] if options.data else []
+    begin = time.time()
     options.folder.mkdir(parents=True, exist_ok=True)
     log = options.folder / f"{name}.log"
     with log.open("a", encoding="utf-8") as file:
@@ -91,7 +92,10 @@ def _start(options: argparse.Namespace, name: str, until: float) -> None:
             status = process.wait(left + _GRACE)
         except subprocess.TimeoutExpired:
             status = _MORE_TIME
-            results.say(f"{name}: did not end in time and was killed; its rows are kept")
+            _end(process)
+            part = _part(options, name, until)
+            part.earlier += time.time() - begin
+            part.give_up()
         finally:
             _end(process)
     if status not in (0, _MORE_TIME):
@@ -132,7 +136,7 @@ def _part(options: argparse.Namespace, name: str, until: float) -> Part:
     limit = 60 * PARTS[name][1]
     if limit == 60 * _TOTAL:
         others = [parts.read(options.folder, other) for other in PARTS if other != name]
-        limit -= sum(found["seconds"] for found in others if found)
+        limit = max(limit - sum(found["seconds"] for found in others if found), 60 * _SHORTEST)
     return Part(name, options.folder, torch.device(options.device), until, limit, options.miniature, options.data)
 
 

@@ -1,7 +1,6 @@
 """This project's training step and sampling loop as cases of a measurement."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,15 +23,16 @@ MODES: dict[str, dict[str, Any]] = {  # arguments of torch.compile
     "eager": {},
     "compiled": {"dynamic": False},
     "graphs": {"dynamic": False, "mode": "reduce-overhead"},
+    "runtime.compile": {},  # as this project compiles, which differs for training and sampling
 }
 ENDLESS = 10**9  # optimizer steps
 
 
-def compiled(network: nn.Module, mode: str) -> nn.Module:
-    """The network as it is, compiled, or compiled and replayed as a CUDA graph."""
-    if options := MODES[mode]:
-        network.compile(**options)
-    return network
+def for_training(network: nn.Module, params: Params, device: torch.device, mode: str) -> Callable[..., Tensor]:
+    """The network in one of the modes; the compiled ones do not compile the average of its weights."""
+    if mode == "runtime.compile":
+        return devices.compiled_for_training(network, device, params.runtime.deterministic, params.train.accumulate)
+    return torch.compile(network, **MODES[mode]) if MODES[mode] else network
 
 
 def training(params: Params, device: torch.device, mode: str = "eager") -> Callable[[], object]:
@@ -43,7 +43,7 @@ def training(params: Params, device: torch.device, mode: str = "eager") -> Calla
     network.to(memory_format=devices.memory_format(device, settings.precision))
     learner = loop.Learner.start(network, settings)
     forward = process.from_settings(params.diffusion, device)
-    denoiser = Denoiser(compiled(network, mode), forward, params.diffusion)
+    denoiser = Denoiser(for_training(network, params, device, mode), forward, params.diffusion)
     batches = Batches(recipes.dataset(described), settings, params.diffusion.value_range, device)
     return partial(next, loop.train(learner, denoiser, batches, settings))
 
@@ -53,7 +53,12 @@ def sampling(
 ) -> Callable[[], object]:
     """A function that draws a batch of images in a chain of so many network evaluations, by DDIM without noise."""
     described = recipes.description(params)
-    made = model(described, recipes.network(described), device, precision, mode)
+    made = model(described, recipes.network(described), device, precision)
+    if mode == "runtime.compile":
+        made = made.compiled(params.runtime.deterministic, batch)
+    elif MODES[mode]:
+        network = torch.compile(made.denoiser.network, **MODES[mode])
+        made = replace(made, denoiser=replace(made.denoiser, network=network))
     settings = chain(params, batch, evaluations, precision)
 
     def run() -> object:
@@ -63,21 +68,21 @@ def sampling(
     return run
 
 
-def model(
-    described: Description, network: nn.Module, device: torch.device, precision: str, mode: str = "eager"
-) -> Model:
-    """A model of a network, in evaluation mode, at the precision of the benchmark."""
+def model(described: Description, network: nn.Module, device: torch.device, precision: str) -> Model:
+    """A model of a network, in evaluation mode, at a precision of the section `sample`."""
     network = network.to(device).to(memory_format=devices.memory_format(device, precision))
     network.eval().requires_grad_(False)
+    if "precision" in Sample.model_fields:
+        return modelfile.assemble(described, network.to(devices.dtype(precision)), "", device)
     plain = modelfile.assemble(described, network, "", device)
-    return replace(plain, denoiser=replace(plain.denoiser, network=at_precision(compiled(network, mode), precision)))
+    return replace(plain, denoiser=replace(plain.denoiser, network=at_precision(network, precision)))
 
 
 def at_precision(network: nn.Module, precision: str) -> Callable[..., Tensor]:
     """The network, under autocast for bf16."""
 
     def evaluate(x: Tensor, index: Tensor, **labels: Tensor) -> Tensor:
-        with devices.autocast(x.device, precision) if precision != "fp32" else nullcontext():
+        with devices.autocast(x.device, precision):
             return network(x, index, **labels)
 
     return evaluate

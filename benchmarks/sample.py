@@ -41,7 +41,7 @@ def cases(params: Params, size: Size, device: torch.device, compiled: bool) -> l
         found += [("denoising-diffusion-pytorch, bf16, channels last", partial(make, best=True))]
     found += [here("fp32"), here("bf16")]
     if compiled:
-        found.append(here("bf16", "compiled"))
+        found.append(here("bf16", "runtime.compile"))
     return found
 
 

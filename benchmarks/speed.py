@@ -26,7 +26,7 @@ def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
     made.add_argument("--network", choices=sizes, nargs="+", default=sizes, help="networks to measure (default all)")
     made.add_argument("--batch", type=int, help="images (default: digits 64; cifar10 16 on a CPU, 128 on a GPU)")
     made.add_argument("--calls", type=int, help="calls per round (default: digits 30, cifar10 2; on a GPU 30)")
-    made.add_argument("--compiled", action="store_true", help="also measure torch.compile, which takes minutes")
+    made.add_argument("--compiled", action="store_true", help="also measure runtime.compile, which takes minutes")
     return made
 
 

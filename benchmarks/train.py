@@ -42,7 +42,7 @@ def cases(params: Params, size: Size, device: torch.device, compiled: bool) -> l
         ]
     found += [here("fp32"), here("bf16")]
     if compiled:
-        found.append(here("bf16", "compiled"))
+        found.append(here("bf16", "runtime.compile"))
     return found
 
 

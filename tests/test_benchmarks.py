@@ -167,6 +167,14 @@ def test_time_that_is_over_is_over_for_this_run_or_for_good(part: Callable[..., 
     assert whole.value.for_good
 
 
+def test_a_row_that_does_not_end_is_given_up(part: Callable[..., Part]) -> None:
+    part().start("graphs, batch 128, bf16", 10)
+    part().give_up()
+    assert part().rows == {"graphs, batch 128, bf16": {"failed": "it did not end in time"}}
+    part().give_up()  # nothing is under way
+    assert len(part().rows) == 1
+
+
 def test_the_seconds_of_earlier_runs_count(part: Callable[..., Part]) -> None:
     earlier = part(limit=100.0)
     earlier.begin -= 90

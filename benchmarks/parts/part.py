@@ -45,6 +45,7 @@ class Part:
     begin: float = field(default_factory=time.time)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     earlier: float = 0.0  # seconds of earlier runs
+    under_way: str | None = None  # the row that is measured now
 
     def __post_init__(self) -> None:
         if found := read(self.folder, self.name):
@@ -64,9 +65,22 @@ class Part:
         if not self.miniature and self.left() < seconds:
             raise OutOfTimeError(self.limit - self.seconds < seconds)
 
+    def start(self, row: str, seconds: float) -> None:
+        """Note a row that is under way, if so many seconds are left; see `require`."""
+        self.require(seconds)
+        self.under_way = row
+        self.save(complete=False)
+
+    def give_up(self) -> None:
+        """Write that the row under way did not end in time, so that no later run waits for it again."""
+        found = read(self.folder, self.name) or {}
+        if row := found.get("under_way"):
+            self.add(row, {"failed": "it did not end in time"})
+
     def add(self, row: str, result: Mapping[str, Any]) -> None:
         """Write a result at once."""
         self.rows[row] = dict(result)
+        self.under_way = None
         self.save(complete=False)
         results.say(f"{self.name}, {row}: {_shown(result)}")
 
@@ -75,6 +89,7 @@ class Part:
         content = {
             "part": self.name,
             "complete": complete,
+            "under_way": self.under_way,
             "seconds": round(self.seconds, 1),
             "machine": machine.describe(self.device),
             "rows": self.rows,
@@ -111,20 +126,21 @@ def is_complete(folder: Path, name: str) -> bool:
 
 def summarise(folder: Path) -> None:
     """Write results.md from the files of all parts."""
-    lines = []
+    sections = []
     where = ""
     for file in sorted(folder.glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         where = machine.line(found["machine"])
-        lines += [[found["part"], name, _shown(row)] for name, row in found["rows"].items()]
+        lines = [f"- {name}: {_shown(row)}" for name, row in found["rows"].items()]
         if not found["complete"]:
-            lines.append([found["part"], "…", "not complete: run the same command again"])
-    text = results.table(["part", "row", "result"], lines)
-    files.write_text(folder / "results.md", f"# Measured by `python -m benchmarks gpu`\n\n{where}\n\n{text}\n")
+            lines.append("- not complete: run the same command again")
+        sections.append("\n".join([f"## {found['part']}", "", *lines]))
+    text = "\n\n".join(["# Measured by `python -m benchmarks gpu`", where, *sections])
+    files.write_text(folder / "results.md", text + "\n")
 
 
 def _shown(row: Mapping[str, Any]) -> str:
-    return "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in row.items()).replace("|", "/")
+    return "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in row.items())
 
 
 def _value(value: object) -> str:

@@ -14,7 +14,12 @@ from ddpm import device as devices
 from ddpm.params import Params
 
 _ROUNDS = 5
-_SECONDS = {"eager": 20.0, "compiled": 150.0, "graphs": 150.0}  # of a row, mostly for compiling
+_SECONDS = {
+    "eager": 20.0,
+    "compiled": 150.0,
+    "graphs": 150.0,
+    "runtime.compile": 200.0,
+}  # of a row, mostly for compiling
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 # Mode, batch, precision and whether only deterministic kernels are used; the most telling first.
@@ -23,6 +28,7 @@ TRAINING: list[Row] = [
     ("eager", 128, "bf16", False),
     ("compiled", 128, "bf16", False),
     ("graphs", 128, "bf16", False),
+    ("runtime.compile", 128, "bf16", False),
     ("eager", 128, "bf16", True),
     ("eager", 256, "bf16", False),
     ("eager", 512, "bf16", False),
@@ -36,6 +42,7 @@ SAMPLING: list[Row] = [
     ("compiled", 128, "bf16", False),
     ("graphs", 128, "bf16", False),
     ("eager", 512, "bf16", False),
+    ("runtime.compile", 512, "bf16", False),
     ("compiled", 512, "bf16", False),
     ("graphs", 512, "bf16", False),
     ("eager", 2048, "bf16", False),
@@ -70,7 +77,7 @@ def _measure(part: Part, rows: list[Row], calls: int, evaluations: int | None) -
         name = f"{mode}, batch {batch}, {precision}" + (", deterministic" if deterministic else "")
         if name in part.rows:
             continue
-        part.require(_SECONDS[mode])
+        part.start(name, _SECONDS[mode])
         changes = {"train.batch_size": batch, "train.precision": precision, "runtime.deterministic": deterministic}
         params = part.params({**changes, "runtime.device": str(part.device)})
         devices.prepare(params.runtime)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import ours, results
+from benchmarks import ours, results, timing
 from benchmarks.parts import measures, speeds
 from benchmarks.parts.part import OutOfTimeError, Part
 from ddpm import device as devices
@@ -91,7 +91,7 @@ def _train(part: Part, params: Params, described: Description, train: dataset.Da
     if state.is_file():
         checkpoint.load(state, learner, curve)
     forward = process.from_settings(params.diffusion, device)
-    denoiser = Denoiser(ours.compiled(network, progress["mode"]), forward, params.diffusion)
+    denoiser = Denoiser(ours.for_training(network, params, device, progress["mode"]), forward, params.diffusion)
     batches = Batches(train, settings, params.diffusion.value_range, device)
     before, begin = progress["seconds"], time.perf_counter()
     saved, goal = begin, part.limit - _EVALUATION
@@ -110,7 +110,7 @@ def _train(part: Part, params: Params, described: Description, train: dataset.Da
         if part.miniature:
             done = record.step >= _STEPS_OF_MINIATURE
         elif record.step % 50 == 0:
-            torch.cuda.synchronize(device)  # otherwise the host runs ahead, and the clock says nothing
+            timing.synchronise(device)  # otherwise the host runs ahead, and the clock says nothing
             done = part.seconds >= goal
         now = time.perf_counter()
         if not done and (part.until - time.time() < _LAST and not part.miniature):
