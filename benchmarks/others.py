@@ -18,7 +18,7 @@ from benchmarks import recipes
 from ddpm import device as devices
 from ddpm import images
 from ddpm.interop import diffusers as exchange
-from ddpm.params import Params
+from ddpm.params import Params, UNetNetwork
 
 LUCIDRAINS = "denoising-diffusion-pytorch==2.3.4"
 _EMA = 0.9999
@@ -99,6 +99,7 @@ def _lucidrains(params: Params, arguments: dict[str, Any], device: torch.device,
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet, denoising_diffusion_pytorch
 
     denoising_diffusion_pytorch.tqdm = lambda steps, **_: steps  # its sampling loop shows a progress bar
+    assert isinstance(params.network, UNetNetwork)
     unet = Unet(**arguments, dropout=params.network.dropout, flash_attn=best)
     size = params.data.image_size
     diffusion = GaussianDiffusion(unet, image_size=size, objective="pred_noise", sampling_timesteps=evaluations)

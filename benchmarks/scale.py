@@ -102,7 +102,7 @@ def overhead(seconds: dict[str, float]) -> float:
 
 def printed(rows: dict[str, dict[str, Any]]) -> str:
     """The table of the medians."""
-    names = list(max(rows.values(), key=len))
+    names = max((list(row) for row in rows.values()), key=len)
     cells = [[count, *(_cell(row.get(name)) for name in names)] for count, row in rows.items()]
     return results.table(["processes x threads", *(name.replace("_", " ") for name in names)], cells)
 
