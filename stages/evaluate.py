@@ -92,7 +92,8 @@ def _measure_model(
         loss, protocol = losses.compare(
             network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
         )
-    result, measured = {"loss": loss}, {"network_parameters": parameters, **protocol}
+    result: dict[str, Any] = {"loss": loss}
+    measured: dict[str, Any] = {"network_parameters": parameters, **protocol}
     if not settings.likelihood_images:
         return result, measured, []
     sigma: Sigma = drawn.settings["sigma"] or "large"
