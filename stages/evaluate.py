@@ -92,7 +92,7 @@ def _measure_model(
         loss, protocol = losses.compare(
             network, train, test, params.train, settings.seed, drawn.settings["batch_size"], bar.update
         )
-    result: dict[str, Any] = {"loss": loss}
+    result = {"loss": loss}
     measured: dict[str, Any] = {"network_parameters": parameters, **protocol}
     if not settings.likelihood_images:
         return result, measured, []

@@ -1,6 +1,7 @@
 """The classifier and Inception as extractors."""
 
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -70,6 +71,20 @@ def test_batches_after_some_images_are_those_of_all_images(
         assert [len(batch) for batch in left] == sizes
         assert torch.cat([every.features[:done], *(batch.features for batch in left)]).equal(every.features)
         assert torch.cat([every.logits[:done], *(batch.logits for batch in left)]).equal(every.logits)
+
+
+def test_the_processes_of_a_group_share_the_batches(classifier_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(Group):
+        """The second of two processes, which yields what it would send."""
+
+        def in_turn(self, items: Sequence[Any], work: Callable[[Any], Any]) -> Iterator[Any]:
+            yield from (work(item) for item in items[1::2])
+
+    monkeypatch.setattr(extractor, "_BATCH", 8)
+    extract = extractor.load(classifier_file, CPU)
+    images = images_for(classifier_file, 20, 3)
+    (own,) = extract.batches(images, Second(CPU))
+    assert own.features.equal(extract(images, CPU).features[8:16])
 
 
 def test_accuracy_is_measured_on_the_test_images(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Samples in blocks of 16 with their own seeds do not depend on the batch size."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -147,6 +149,17 @@ def test_batches_after_some_images_are_those_of_all_images(model: Model, sample_
         found = list(blocks.drawn(model, sample_settings, None, Group(CPU), done))
         assert len(found) == len(left)
         assert all(batch.equal(expected) for batch, expected in zip(found, left, strict=True))
+
+
+def test_the_processes_of_a_group_share_the_batches(model: Model, sample_settings: Sample) -> None:
+    class Second(Group):
+        """The second of two processes, which yields what it would send."""
+
+        def in_turn(self, items: Sequence[Any], work: Callable[[Any], Any]) -> Iterator[Any]:
+            yield from (work(item) for item in items[1::2])
+
+    (own,) = blocks.drawn(model, sample_settings, None, Second(CPU))
+    assert own.equal(blocks.draw(model, sample_settings)[16:32])
 
 
 def test_same_seed_gives_the_same_bytes(model: Model, sample_settings: Sample) -> None:
