@@ -1,6 +1,7 @@
 """The layers of the paper's U-Net: Appendix B, and the authors' code for details that the text omits."""
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from ddpm.params import UNetNetwork
 
 
-def initialised(layer: nn.Module, zero: bool = False) -> nn.Module:
+_Layer = TypeVar("_Layer", bound=nn.Module)
+
+
+def initialised(layer: _Layer, zero: bool = False) -> _Layer:
     """Set Xavier-uniform weights and zero biases, as in the paper's code; with `zero`, all weights are zero, too."""
     for name, parameter in layer.named_parameters():
         if zero or name.endswith("bias"):
@@ -19,7 +23,7 @@ def initialised(layer: nn.Module, zero: bool = False) -> nn.Module:
     return layer
 
 
-def conv(inputs: int, outputs: int, size: int = 3, zero: bool = False) -> nn.Module:
+def conv(inputs: int, outputs: int, size: int = 3, zero: bool = False) -> nn.Conv2d:
     """A convolution that keeps the size of the image."""
     return initialised(nn.Conv2d(inputs, outputs, size, padding=size // 2), zero)
 
@@ -27,6 +31,11 @@ def conv(inputs: int, outputs: int, size: int = 3, zero: bool = False) -> nn.Mod
 def norm(channels: int, settings: UNetNetwork) -> nn.GroupNorm:
     """Group normalisation (Wu & He 2018)."""
     return nn.GroupNorm(settings.groups, channels, settings.norm_eps)
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU of a tensor that is used nowhere else: in place unless a gradient needs it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class TimeEmbedding(nn.Module):
@@ -39,7 +48,8 @@ class TimeEmbedding(nn.Module):
         self.dense_2 = initialised(nn.Linear(4 * channels, 4 * channels))
 
     def forward(self, index: Tensor) -> Tensor:
-        return self.dense_2(F.silu(self.dense_1(sinusoids(index, self.channels))))
+        angles = sinusoids(index, self.channels).to(self.dense_1.weight.dtype)  # (N, channels)
+        return self.dense_2(silu(self.dense_1(angles)))
 
 
 def sinusoids(index: Tensor, channels: int) -> Tensor:
@@ -55,7 +65,10 @@ def sinusoids(index: Tensor, channels: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with the time embedding added between them: (N, inputs, H, W) to (N, outputs, H, W)."""
+    """Two convolutions with the time embedding added between them: (N, inputs, H, W) to (N, outputs, H, W).
+
+    The embedding is (N, 4 * channels), or (1, 4 * channels) for all images.
+    """
 
     def __init__(self, inputs: int, outputs: int, settings: UNetNetwork) -> None:
         super().__init__()
@@ -68,10 +81,11 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if inputs == outputs else conv(inputs, outputs, size=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv_1(F.silu(self.norm_1(x)))
-        h = h + self.time(F.silu(embedding))[:, :, None, None]
-        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
-        return self.shortcut(x) + h
+        h = self.conv_1(silu(self.norm_1(x)))
+        h += self.time(F.silu(embedding))[:, :, None, None]
+        h = self.conv_2(self.dropout(silu(self.norm_2(h))))
+        h += self.shortcut(x)
+        return h
 
 
 class SelfAttention(nn.Module):
@@ -88,13 +102,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        normalised = self.norm(x)
-        query, key, value = (
-            project(normalised).view(n, self.heads, c // self.heads, h * w).transpose(2, 3)  # (N, heads, HW, C/heads)
-            for project in (self.query, self.key, self.value)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value)  # (N, heads, HW, C/heads)
-        return x + self.output(attended.transpose(2, 3).reshape(n, c, h, w))
+        pixels = self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)  # no copy in channels-last format
+        layers = self.query, self.key, self.value
+        weight, bias = (torch.cat([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias"))
+        projected = F.linear(pixels, weight.view(3 * c, c), bias)  # one product is faster than three convolutions
+        split = projected.view(n, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(*split)  # (N, heads, HW, C/heads)
+        output = F.linear(attended.transpose(1, 2).reshape(n, h * w, c), self.output.weight.view(c, c), self.output.bias)
+        return x + output.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):

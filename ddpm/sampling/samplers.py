@@ -1,7 +1,8 @@
 """The reverse process: one loop over the times, and the update rules of the samplers.
 
-An update rule maps x_t, the denoiser's estimate from it, and the times t and s < t, int64 (N,), to the mean of x_s and
-its standard deviation. The standard deviation is None if the rule is deterministic.
+An update rule maps x_t, the denoiser's estimate from it, and the times t and s < t to the mean of x_s and its standard
+deviation. The standard deviation is None if the rule is deterministic. The times are int64 (1,): all images have the
+same, so their embedding and their statistics are computed once, not for each image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ def reverse(
     """
     update = _rule(denoiser, settings)
     for time, earlier in pairwise([*times, 0]):
-        t, s = (torch.full((len(x),), value, device=x.device) for value in (time, earlier))
+        t, s = (torch.full((1,), value, device=x.device) for value in (time, earlier))
         estimate = denoiser(x, t, settings.clip)
         yield State(time, x, estimate.x_0)
         x, std = update(x, estimate, t, s)

@@ -236,6 +236,22 @@ def test_output_of_a_conditional_network_depends_on_the_label(network_settings: 
     torch.testing.assert_close(network(x, index)[1], none)  # no labels equal the null label
 
 
+def test_images_may_share_one_time_index(network_settings: UNetNetwork) -> None:
+    for settings in (network_settings, network_settings.model_copy(update={"conditional": True})):
+        network, x = randomised(UNet(settings, 3, 8, 3, 5), 0.1), images(3, 3, 8, 8)
+        torch.testing.assert_close(network(x, torch.tensor([7])), network(x, torch.full((3,), 7)))
+    labels = torch.tensor([0, 4, 5])
+    torch.testing.assert_close(network(x, torch.tensor([7]), labels), network(x, torch.full((3,), 7), labels))
+
+
+def test_forward_without_gradients_changes_neither_its_input_nor_its_output(network_settings: UNetNetwork) -> None:
+    network, x, index = randomised(UNet(network_settings, 3, 8, 3, 0), 0.1), images(2, 3, 8, 8), torch.tensor([4, 0])
+    before, expected = x.clone(), network(x, index)
+    with torch.no_grad():  # SiLU then works in place
+        assert network(x, index).equal(expected)
+    assert x.equal(before)
+
+
 def test_label_embedding_is_added_to_the_time_embedding(network_settings: UNetNetwork) -> None:
     network = randomised(UNet(network_settings.model_copy(update={"conditional": True}), 3, 8, 3, 5))
     assert network.label is not None
