@@ -3,12 +3,15 @@
 import os
 import re
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 
 from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.params import Runtime
+
+Precision = Literal["fp32", "bf16"]
 
 _WITHOUT_FLOAT64 = ("mps",)
 _SHARE = 0.5  # share of free memory for data; the network, its gradients and activations need the rest
@@ -62,6 +65,11 @@ def for_float64(device: torch.device | str) -> torch.device:
     """The device for float64 tensors that belong to tensors on `device`: the CPU for MPS, which has no float64."""
     device = torch.device(device)
     return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
+
+
+def dtype(precision: Precision) -> torch.dtype:
+    """The dtype of weights in a precision of the section `sample`."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -164,6 +164,7 @@ class Sample(Section):
     sigma: Literal["large", "small"] | None
     clip: bool
     guidance: Annotated[Number, Field(ge=0)] | None
+    precision: Literal["fp32", "bf16"]
 
 
 class Classifier(Section):

@@ -24,12 +24,12 @@ def sample(
     `reports` is the folder of the pictures, which show both directions of the process.
     """
     group, settings = processes.join(params.runtime), params.sample
-    trained = modelfile.load(model, group.device)
+    trained = modelfile.load(model, group.device, settings.precision)
     labels = blocks.labels(trained, settings)
     models = {"model": model} | {path.stem: path for path in sorted(snapshots.glob("*.safetensors"))}
 
     def draw(name: str, done: int) -> Iterator[dict[str, Tensor]]:
-        drawing = trained if name == "model" else modelfile.load(models[name], group.device)
+        drawing = trained if name == "model" else modelfile.load(models[name], group.device, settings.precision)
         return ({"images": batch} for batch in blocks.drawn(drawing, settings, labels, group, done))
 
     with kept.work("sample", params.runtime, group, models.values()) as work:

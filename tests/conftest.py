@@ -91,4 +91,5 @@ def sample_settings() -> Sample:
         sigma="large",
         clip=True,
         guidance=None,
+        precision="fp32",
     )

@@ -26,8 +26,8 @@ class Denoiser:
     """A network interpreted as an estimate of x_0, of the noise, and of the variance of p(x_s | x_t) if it is learned.
 
     `network(x_t, index)` takes float images (N, C, H, W) and int64 indices (N,) or (1,) in 0..T-1, as the paper's
-    code numbers its embeddings. The shift from t in 1..T happens here and nowhere else. The network returns (N, C, H, W), or twice
-    the channels if the variance is learned.
+    code numbers its embeddings. The shift from t in 1..T happens here and nowhere else. The network returns
+    (N, C, H, W), or twice the channels if the variance is learned.
     """
 
     network: Callable[..., Tensor]

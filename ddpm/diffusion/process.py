@@ -1,8 +1,9 @@
 """The forward processes: how an image becomes noise, and the posterior of an earlier time given a later one.
 
-Times are the paper's: t in 1..T, and t = 0 is the image itself. They are int64 tensors of shape (N,), or
-(1,) if all images have the same time. Images are float tensors of shape (N, C, H, W). Statistics are float64; `like` casts them once, to the dtype of the images. They are on
-the device of the process, or on the CPU if that device has no float64.
+Times are the paper's: t in 1..T, and t = 0 is the image itself. They are int64 tensors of shape (N,), or (1,)
+if all images have the same time. Images are float tensors of shape (N, C, H, W). Statistics are float64; `like` casts
+them once, to the dtype of the images. They are on the device of the process, or on the CPU if that device has no
+float64.
 """
 
 from abc import ABC, abstractmethod

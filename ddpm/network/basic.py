@@ -22,6 +22,7 @@ class BasicUNet(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         del index
+        x = x.to(self.down[0].get_parameter("weight").dtype)
         skips = []
         for level, conv in enumerate(self.down):
             if level > 0:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ddpm.params import UNetNetwork
 
-
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
@@ -108,7 +107,8 @@ class SelfAttention(nn.Module):
         projected = F.linear(pixels, weight.view(3 * c, c), bias)  # one product is faster than three convolutions
         split = projected.view(n, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(*split)  # (N, heads, HW, C/heads)
-        output = F.linear(attended.transpose(1, 2).reshape(n, h * w, c), self.output.weight.view(c, c), self.output.bias)
+        joined = attended.transpose(1, 2).reshape(n, h * w, c)
+        output = F.linear(joined, self.output.weight.view(c, c), self.output.bias)
         return x + output.view(n, h, w, c).permute(0, 3, 1, 2)
 
 

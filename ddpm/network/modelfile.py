@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from ddpm import files
-from ddpm.device import memory_format
+from ddpm.device import Precision, dtype, memory_format
 from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network.basic import BasicUNet
@@ -66,10 +66,12 @@ def save(path: Path, description: Description, weights: Mapping[str, Tensor]) ->
     files.write_tensors(path, weights, metadata)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Model:
+def load(path: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> Model:
     """Load a model in evaluation mode.
 
-    Raises `TensorFileError` if the file does not exist or holds no model of this format.
+    With bf16 its weights are converted once. The network then computes in bf16, but the sinusoids of the times and the
+    sums of the normalisations in fp32. Images stay fp32. Raises `TensorFileError` if the file does not exist or holds
+    no model of this format.
     """
     file = files.read_tensors(path, FORMAT)
     try:
@@ -83,7 +85,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Model:
         network.load_state_dict(file.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise files.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
-    network.to(device).to(memory_format=memory_format(torch.device(device), "fp32")).eval().requires_grad_(False)
+    network.to(device, dtype(precision)).to(memory_format=memory_format(torch.device(device), precision))
+    network.eval().requires_grad_(False)
     return assemble(description, network, file.digest, device)
 
 

@@ -10,7 +10,8 @@ from ddpm.params import UNetNetwork
 class UNet(nn.Module):
     """eps_theta(x_t, t): images (N, C, H, H) and time indices (N,) in 0..T-1 to (N, outputs, H, H).
 
-    Images may share one time index, of shape (1,). They are cast to the dtype of the weights. A conditional network also takes labels (N,) in 0..classes-1; the label `classes`, the default, is the null label.
+    Images may share one time index, of shape (1,). They are cast to the dtype of the weights. A conditional network
+    also takes labels (N,) in 0..classes-1; the label `classes`, the default, is the null label.
     With the paper's settings the network has 35,746,307 parameters for CIFAR-10 and 113,673,219 for 256x256 images.
     """
 

@@ -41,6 +41,7 @@ class Options:
         "Class of the images, by name or index; several are drawn in turn. Default with --guidance: all classes.",
     ] = None
     guidance: Annotated[float | None, "Guidance weight; 0 uses the class alone. Default with --label: 2."] = None
+    precision: Annotated[Literal["fp32", "bf16"], "Precision of the network's weights."] = "fp32"
 
 
 def settings(description: "Description", options: Options) -> Sample:

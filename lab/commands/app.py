@@ -141,7 +141,7 @@ def generate(
     from ddpm.network import modelfile
     from lab.commands import generate
 
-    generate.generate(modelfile.load(model, resolve(device)), options, out)
+    generate.generate(modelfile.load(model, resolve(device), options.precision), options, out)
     typer.echo(f"{out}")
 
 
@@ -174,7 +174,7 @@ def interpolate(
     from ddpm.sampling.options import settings
     from lab.commands import interpolate
 
-    loaded = modelfile.load(model, resolve(device))
+    loaded = modelfile.load(model, resolve(device), options.precision)
     chosen = settings(loaded.description, options)
     sources = interpolate.sources(loaded.description, images, pair)
     interpolate.picture(loaded, sources, at or [loaded.denoiser.process.timesteps // 2], mixes, chosen, out)

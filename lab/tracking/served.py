@@ -12,6 +12,7 @@ MLflow stores this file with the weights and the package `ddpm`, and runs it to 
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,17 @@ class Served(PythonModel):
     """A model file, on the GPU if there is one."""
 
     def load_context(self, context: Any) -> None:
-        """Load the model."""
-        self._model = modelfile.load(Path(context.artifacts["model"]), resolve("auto"))
+        """Load the model; in bf16 it is loaded by the first request for that precision."""
+        self._load = cache(partial(modelfile.load, Path(context.artifacts["model"]), resolve("auto")))
+        self._load("fp32")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: object = None) -> np.ndarray:  # noqa: ARG002
         """Sample images, uint8 (N, H, W, C), for a dictionary of options or a table with one row of them."""
         try:
             options = request(model_input)
-            chosen = settings(self._model.description, options)
-            images = blocks.draw(self._model, chosen, blocks.labels(self._model, chosen, options.label))
+            chosen = settings(self._load("fp32").description, options)
+            model = self._load(chosen.precision)
+            images = blocks.draw(model, chosen, blocks.labels(model, chosen, options.label))
         except UsageError as error:
             conflicts = error.conflicts if isinstance(error, ConflictError) else []
             lines = [f"{one.key.rpartition('.')[2]} = {one.value}: {one.rule}" for one in conflicts]

@@ -22,6 +22,13 @@ def test_network_has_the_courses_parameter_count() -> None:
     assert sum(parameter.numel() for parameter in network(1).parameters()) == 309_057
 
 
+def test_images_are_cast_to_the_dtype_of_the_weights() -> None:
+    x, index = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0])
+    found, expected = network(3).bfloat16()(x, index), network(3)(x, index)
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
 def test_network_is_six_convolutions_with_additive_skip_connections() -> None:
     net = network(3, channels=4)
     weights = list(net.parameters())

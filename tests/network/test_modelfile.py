@@ -43,6 +43,16 @@ def test_loaded_model_computes_the_same_as_the_saved_model(path: Path, descripti
     torch.testing.assert_close(dict(model.network.state_dict()), dict(network.state_dict()), rtol=0, atol=0)
 
 
+def test_a_model_in_bf16_computes_nearly_the_same_and_returns_fp32(path: Path) -> None:
+    exact, rounded = modelfile.load(path).denoiser, modelfile.load(path, precision="bf16")
+    assert {weight.dtype for weight in rounded.network.parameters()} == {torch.bfloat16}
+    x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 20])
+    (expected, _), (found, _) = exact.output(x, t), rounded.denoiser.output(x, t)
+    assert found.dtype == rounded.denoiser(x, t, clip=True).x_0.dtype == torch.float32
+    assert not found.equal(expected)
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
 def test_loaded_model_has_the_saved_process_and_value_range(
     tmp_path: Path, description: Description, network: UNet
 ) -> None:

@@ -192,6 +192,16 @@ def test_sinusoids_are_sines_then_cosines_of_falling_frequencies() -> None:
         torch.testing.assert_close(table[row], expected, rtol=0, atol=2e-4)
 
 
+def test_time_embedding_in_bf16_distinguishes_neighbouring_times() -> None:
+    # bf16 itself has no 257 or 999: its integers are a multiple of 2 above 256, of 4 above 512.
+    layer, index = randomised(TimeEmbedding(8)).bfloat16(), torch.tensor([256, 257, 998, 999])
+    embedding = layer(index)
+    assert embedding.dtype == torch.bfloat16
+    assert len(embedding.unique(dim=0)) == 4
+    exact = randomised(TimeEmbedding(8))(index)
+    assert (embedding - exact).norm() < 0.02 * exact.norm()
+
+
 def test_time_embedding_is_two_dense_layers_over_sinusoids() -> None:
     layer = randomised(TimeEmbedding(8))
     index = torch.tensor([0, 3, 19])

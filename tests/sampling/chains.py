@@ -21,7 +21,8 @@ def no_noise() -> Tensor:
 def sample(**settings: Any) -> Sample:
     """Settings of a sampler."""
     usual = {"seed": 0, "count": 1, "batch_size": 16, "steps": 1, "spacing": "trailing", "clip": False}
-    return Sample.model_validate({**usual, "eta": None, "sigma": None, "guidance": None, **settings})
+    unused = {"eta": None, "sigma": None, "guidance": None}
+    return Sample.model_validate({**usual, **unused, "precision": "fp32", **settings})
 
 
 def ancestral(

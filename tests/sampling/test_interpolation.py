@@ -30,6 +30,7 @@ SAMPLE: dict[str, Any] = {
     "sampler": "ddim",
     "steps": 20,
     "spacing": "trailing",
+    "precision": "fp32",
     "eta": 0.0,
     "sigma": None,
     "clip": False,

@@ -52,7 +52,7 @@ def test_every_sampler_has_its_defaults(
     chosen = settings(changed(description, timesteps=1000), Options(sampler=sampler))
     assert chosen == Sample(
         seed=0, count=16, batch_size=256, sampler=sampler, steps=steps, spacing="trailing", eta=eta, sigma=sigma,
-        clip=True, guidance=None,
+        clip=True, guidance=None, precision="fp32",
     )  # fmt: skip
 
 

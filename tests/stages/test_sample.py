@@ -30,6 +30,17 @@ def test_samples_without_guidance_have_no_labels(folder: Path, tmp_path: Path) -
     assert samples.images.equal(blocks.draw(modelfile.load(folder / "model.safetensors"), settings.sample))
 
 
+def test_samples_in_bf16_are_of_a_network_with_bf16_weights(folder: Path, tmp_path: Path) -> None:
+    settings = changed(sample={"precision": "bf16", "guidance": None, "count": 5})
+    draw(folder, settings, tmp_path)
+    samples, _ = sample_files.read(tmp_path / "samples.safetensors")
+    assert samples.settings["precision"] == "bf16"
+    model = modelfile.load(folder / "model.safetensors", precision="bf16")
+    assert samples.images.equal(blocks.draw(model, settings.sample))
+    exact = modelfile.load(folder / "model.safetensors")
+    assert not samples.images.equal(blocks.draw(exact, settings.sample))
+
+
 def test_samples_of_a_snapshot_are_drawn_from_that_snapshot(folder: Path) -> None:
     drawn = sample_files.read_snapshots(folder / "snapshot-samples.safetensors")
     assert list(drawn) == [5, 30, 200]

@@ -10,7 +10,7 @@ import yaml
 
 from ddpm import files
 from ddpm.network import modelfile
-from ddpm.sampling import samples
+from ddpm.sampling import blocks, samples
 from ddpm.sampling.options import Options, settings
 from lab.commands import recipe
 from tests.commands import fails, run
@@ -156,14 +156,16 @@ def test_publishing_needs_an_experiment(repository: Path) -> None:
 def test_generate_uses_its_options(model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     options = ["--count", 3, "--sampler", "ancestral", "--sigma", "small", "--steps", 4, "--spacing", "linspace"]
-    options += ["--no-clip", "--seed", 5, "--device", "cpu"]
+    options += ["--no-clip", "--seed", 5, "--device", "cpu", "--precision", "bf16"]
     result = run("generate", "--model", model_file, "--out", out, *options)
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     written, _ = samples.read(out)
     assert written.images.shape == (3, 1, 4, 4)
     description = modelfile.load(model_file).description
-    expected = Options("ancestral", 3, 5, 4, sigma="small", spacing="linspace", clip=False)
+    expected = Options("ancestral", 3, 5, 4, sigma="small", spacing="linspace", clip=False, precision="bf16")
     assert written.settings == settings(description, expected).model_dump()
+    model = modelfile.load(model_file, precision="bf16")
+    assert written.images.equal(blocks.draw(model, settings(description, expected)))
 
 
 def test_generate_without_options_has_the_defaults_of_options(model_file: Path, tmp_path: Path) -> None:

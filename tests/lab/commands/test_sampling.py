@@ -16,6 +16,7 @@ from tests.commands import run
 GIVEN = [
     "--sampler", "ancestral", "--count", "3", "--seed", "5", "--steps", "4", "--eta", "0.5", "--sigma", "small",
     "--spacing", "quad", "--no-clip", "--label", "dog", "--label", "7", "--guidance", "1",
+    "--precision", "bf16",
 ]  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def given(arguments: list[str], defaults: Options, names: tuple[str, ...] = NAME
 
 
 def test_every_option_reaches_the_command() -> None:
-    expected = Options("ancestral", 3, 5, 4, 0.5, "small", "quad", False, ["dog", "7"], 1.0)
+    expected = Options("ancestral", 3, 5, 4, 0.5, "small", "quad", False, ["dog", "7"], 1.0, "bf16")
     assert given(GIVEN, Options()) == expected
     assert all(getattr(expected, field.name) != field.default for field in fields(Options))
 

@@ -46,6 +46,14 @@ def test_predictions_are_the_images_of_ddpm_generate(model_file: Path) -> None:
     np.testing.assert_array_equal(answer, generated(model_file, "--count", 3, "--steps", 4, "--seed", 5))
 
 
+def test_a_request_may_ask_for_bf16(model_file: Path) -> None:
+    model = served(model_file)
+    answers = [model.predict(None, REQUEST | {"precision": name}) for name in ("bf16", "fp32", "bf16")]
+    np.testing.assert_array_equal(answers[0], answers[2])
+    assert not np.array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[1], model.predict(None, REQUEST))
+
+
 def test_missing_and_null_options_have_the_defaults_of_ddpm_generate(model_file: Path) -> None:
     expected = generated(model_file)
     assert len(expected) == 16
