@@ -192,7 +192,7 @@ class Runtime(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     threads: Count
-    compile: bool
+    compile: Literal[False, True, "auto"]
     deterministic: bool
     launcher: Annotated[str, Field(min_length=1)] | None
     data_root: str

@@ -22,6 +22,8 @@ from tqdm import tqdm
 from lab.experiment import dvcfile, gpus, journal, running
 
 if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
+    import torch
+
     from ddpm.params import Params, Runtime
 
 _OTHER = "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"  # of several processes, not the first
@@ -200,6 +202,16 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
         disable=_OTHER or 0 < total == done,
         bar_format=None if terminal else _LOG_FORMAT,
     )
+
+
+def compiles(name: str, runtime: "Runtime", where: "torch.device", parameters: int, passes: int) -> bool:
+    """Whether stage `name` compiles a network, by `ddpm.device.compilation`; prints the reason unless it is off."""
+    from ddpm.device import compilation
+
+    decision = compilation(runtime.compile, where, parameters, passes)
+    if runtime.compile:
+        say(f"{name}: {decision.reason}")
+    return decision.chosen
 
 
 def _in_workspace() -> bool:

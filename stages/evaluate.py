@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def evaluate(
     snapshots = sample_files.read_snapshots(snapshot_samples)
     images = {"samples": drawn.images} | {f"{step:08d}": shown for step, shown in snapshots.items()}
     judge = Judge.load(extractor, reference, settings.seed, group.device)
+    count = len(drawn.images) * len(images)
+    if stage.compiles("evaluate", params.runtime, group.device, judge.extract.parameters, count):
+        judge = replace(judge, extract=judge.extract.compiled(group.device, params.runtime.deterministic))
 
     def features_of(name: str, done: int) -> Iterator[dict[str, Tensor]]:
         return map(vars, judge.extract.batches(images[name], group, done))

@@ -36,6 +36,9 @@ def reference(params: Params, train: Path, test: Path, extractor: Path, features
     with kept.work("reference", params.runtime, group, [train, test, *([weights] if weights else [])]) as work:
         work.file(extractor, make)
         extract = extractors.load(extractor, group.device)
+        count, runtime = sum(map(len, images.values())), params.runtime
+        if stage.compiles("reference", runtime, group.device, extract.parameters, count):
+            extract = extract.compiled(group.device, runtime.deterministic)
 
         def features_of(split: str, done: int) -> Iterator[dict[str, Tensor]]:
             return map(vars, extract.batches(images[split], group, done))

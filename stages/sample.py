@@ -9,6 +9,7 @@ from torch import Tensor
 from ddpm import processes
 from ddpm.data import dataset
 from ddpm.network import modelfile
+from ddpm.network.modelfile import Model
 from ddpm.params import Params
 from ddpm.sampling import blocks, pictures
 from ddpm.sampling import samples as sample_files
@@ -25,11 +26,17 @@ def sample(
     """
     group, settings = processes.join(params.runtime), params.sample
     trained = modelfile.load(model, group.device, settings.precision)
+    passes = settings.count * settings.steps
+    compiling = stage.compiles("sample", params.runtime, group.device, trained.parameters, passes)
+    trained = compiled(trained, params) if compiling else trained
     labels = blocks.labels(trained, settings)
     models = {"model": model} | {path.stem: path for path in sorted(snapshots.glob("*.safetensors"))}
 
     def draw(name: str, done: int) -> Iterator[dict[str, Tensor]]:
-        drawing = trained if name == "model" else modelfile.load(models[name], group.device, settings.precision)
+        drawing = trained
+        if name != "model":
+            drawing = modelfile.load(models[name], group.device, settings.precision)
+            drawing = compiled(drawing, params) if compiling else drawing
         return ({"images": batch} for batch in blocks.drawn(drawing, settings, labels, group, done))
 
     with kept.work("sample", params.runtime, group, models.values()) as work:
@@ -47,6 +54,12 @@ def sample(
         pictures.save_denoising(trained, settings, labels, reports / "denoising.png")
         pictures.save_trajectory(trained, settings, labels, reports / "trajectory.gif")
         pictures.save_noising(trained, real, settings.seed, reports / "noising.png")
+
+
+def compiled(model: Model, params: Params) -> Model:
+    """The model, its network compiled for all batches of samples but perhaps the last."""
+    (_, batch_size), *_ = blocks.batches(params.sample.count, params.sample.batch_size)
+    return model.compiled(params.runtime.deterministic, batch_size)
 
 
 def spread(real: Tensor, count: int) -> Tensor:

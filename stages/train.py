@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ddpm import device, processes, rng, tables
 from ddpm.data import dataset
@@ -43,15 +44,18 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
     network.to(where).to(memory_format=device.memory_format(where, settings.precision))
     learner = loop.Learner.start(network, settings)
     losses = LossCurve(runtime.log_every, where)
-    name = state.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
-    if runtime.compile:
-        network.compile()
-    forward, gradient = gradients.of(network, settings, runtime, group)
-    denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
-    batches = Batches(images, settings, params.diffusion.value_range, where)
     size = sum(weights.numel() for weights in network.parameters())
     work = f"{len(images.images):,} images, {settings.steps:,} steps of {settings.batch_size} images"
     stage.say(f"train: {journal.machine()['device']}, {_shared(params, group)}{size:,} parameters, {work}")
+    micros = gradients.shared(settings, runtime.deterministic, group)
+    module, gradient = gradients.of(network, micros, runtime.deterministic, group)
+    forward: Callable[..., Tensor] = module
+    if stage.compiles("train", runtime, where, size, 3 * settings.steps * settings.batch_size):
+        forward = device.compiled_for_training(module, where, runtime.deterministic, settings.accumulate)
+        machine["compiled"] = "true"  # auto decides by train.steps
+    name = state.fingerprint("train", _EXTENDABLE[settings.learning_rate_decay], machine)
+    denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
+    batches = Batches(images, settings, params.diffusion.value_range, where, micros)
 
     with stage.signals_deferred() as received:
         if group.rank > 0:

@@ -4,7 +4,7 @@ No test here has run on MPS. The device "meta" with fake tensors stands in for i
 devices, and refuse to mix devices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,17 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ddpm import device
-from ddpm.device import for_float64, memory_format, resolve
+from ddpm.device import compilation, compiled_for_inference, compiled_for_training, for_float64, memory_format, resolve
 from ddpm.diffusion import bound, process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.errors import UsageError
-from ddpm.params import Diffusion, Gaussian, Interpolation, Sample, Train
+from ddpm.network.unet import UNet
+from ddpm.params import Diffusion, Gaussian, Interpolation, Sample, Train, UNetNetwork
 from ddpm.sampling import samplers
 from ddpm.training.curve import LossCurve
 from ddpm.training.loop import Record
 from ddpm.training.objective import loss
 
 STAND_IN = torch.device("meta")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LARGE = (35_746_307, 800_000 * 128 * 3)  # parameters and passes of the paper's training
 
 
 class _NoFloat64(TorchDispatchMode):
@@ -151,3 +154,137 @@ def test_only_mps_keeps_float64_on_the_cpu() -> None:
     assert [str(for_float64(name)) for name in ("cpu", "cuda:1", "mps")] == ["cpu", "cuda:1", "cpu"]
     assert memory_format(torch.device("mps"), "fp32") == torch.contiguous_format
     assert memory_format(torch.device("cpu"), "fp32") == torch.channels_last
+
+
+@pytest.mark.parametrize(
+    ("setting", "where", "size", "chosen", "reason"),
+    [
+        (False, CUDA, LARGE, False, ""),
+        (True, CPU, (1, 1), True, "compiles the network, which takes about a minute"),
+        ("auto", CUDA, LARGE, True, "compiles the network, which takes about a minute"),
+        ("auto", CUDA, (701_345, 480_000), False, "3.4e+11 parameters times images is less than 1.4e+14"),
+        ("auto", CPU, LARGE, False, "that pays only on CUDA"),
+    ],
+)
+def test_a_network_is_compiled_where_the_setting_or_the_work_asks_for_it(
+    setting: Any, where: torch.device, size: tuple[int, int], chosen: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "sh")  # there is one on every machine
+    decision = compilation(setting, where, *size)
+    assert decision.chosen == chosen
+    assert decision.reason.endswith(reason)
+
+
+def test_without_a_compiler_true_is_an_error_and_auto_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match=r"^runtime.compile = true: there is no C\+\+ compiler 'no-such-compiler'; "):
+        compilation(True, CPU, *LARGE)
+    decision = compilation("auto", CUDA, *LARGE)
+    assert not decision.chosen
+    assert decision.reason.endswith("(auto): there is no C++ compiler 'no-such-compiler'")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replaces torch.compile by the uncompiled network; returns the options of each compilation and each input."""
+    seen: list[Any] = []
+
+    def uncompiled(network: Callable[..., Any], dynamic: bool, options: dict[str, Any]) -> Callable[..., Any]:
+        assert not dynamic
+        seen.append(options)
+
+        def forward(x: Tensor, *rest: Any) -> Any:
+            seen.append(x)
+            return network(x, *rest)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    return seen
+
+
+def test_only_batches_of_one_size_run_compiled(calls: list[Any]) -> None:
+    forward = compiled_for_inference(torch.nn.Identity(), CPU, deterministic=True, batch_size=4)
+    for count in (4, 3, 4, 5):
+        x = torch.rand(count, 1, 2, 2)
+        assert forward(x).equal(x)
+    assert [len(x) for x in calls[1:]] == [4, 4]
+
+
+def test_compiled_networks_receive_one_memory_format(calls: list[Any]) -> None:
+    forward = compiled_for_inference(torch.nn.Identity(), CPU, deterministic=True, batch_size=2)
+    for channels in (1, 3):
+        for x in (torch.rand(2, channels, 4, 5), torch.rand(2, 4, 5, channels).permute(0, 3, 1, 2)):
+            forward(x)
+        assert {x.stride() for x in calls[-2:]} == {(20 * channels, 20, 5, 1)}
+
+
+def test_kernels_are_chosen_by_measurement_only_if_results_may_differ(calls: list[Any]) -> None:
+    network = torch.nn.Identity()
+    for deterministic in (True, False):
+        compiled_for_training(network, CUDA, deterministic, accumulate=1)
+        compiled_for_inference(network, CUDA, deterministic, 4)
+    assert [options.get("max_autotune", False) for options in calls] == [False, False, True, True]
+    assert [options.get("deterministic", False) for options in calls] == [True, True, False, False]
+    assert all(options["triton.cudagraphs"] for options in calls)
+
+
+def test_training_with_micro_batches_uses_no_cuda_graphs(calls: list[Any]) -> None:
+    for accumulate in (1, 2):
+        compiled_for_training(torch.nn.Identity(), CUDA, True, accumulate)
+    assert [options["triton.cudagraphs"] for options in calls] == [True, False]
+
+
+def unet(settings: UNetNetwork, where: torch.device = CPU) -> UNet:
+    """A network with random weights, on channels-last memory."""
+    torch.manual_seed(0)
+    made = UNet(settings, 3, 8, 3, 0)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return made.to(where).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.slow
+def test_a_network_compiled_for_inference_computes_the_same(network_settings: UNetNetwork) -> None:
+    network = unet(network_settings).eval().requires_grad_(False)
+    forward = compiled_for_inference(network, CPU, deterministic=True, batch_size=4)
+    with torch.no_grad():
+        for count in (4, 3):
+            x, index = torch.randn(count, 3, 8, 8), torch.tensor([7])
+            torch.testing.assert_close(forward(x, index), network(x, index), rtol=1e-4, atol=1e-5)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_outputs_of_cuda_graphs_are_not_overwritten(network_settings: UNetNetwork, deterministic: bool) -> None:
+    network = unet(network_settings, CUDA).eval().requires_grad_(False)
+    forward = compiled_for_inference(network, CUDA, deterministic, 4)
+    xs, index = torch.randn(5, 4, 3, 8, 8, device=CUDA), torch.tensor([7], device=CUDA)
+    with torch.no_grad():
+        found = [forward(x, index) for x in xs]
+        for x, output in zip(xs, found, strict=True):
+            torch.testing.assert_close(output, network(x, index), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_of_a_network_compiled_for_training_are_the_same(
+    network_settings: UNetNetwork, accumulate: int
+) -> None:
+    def gradients(compiled: bool) -> list[Tensor]:
+        network = unet(network_settings, CUDA)
+        forward = compiled_for_training(network, CUDA, True, accumulate) if compiled else network
+        xs = torch.randn(3, accumulate, 4, 3, 8, 8, generator=torch.Generator(CUDA).manual_seed(1), device=CUDA)
+        index = torch.tensor([7, 1, 0, 3], device=CUDA)
+        for step in xs:  # CUDA graphs are recorded in the second step and replayed in the third
+            network.zero_grad()
+            for x in step:
+                (forward(x, index) - x).square().mean().backward()
+        return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+    torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-3, atol=1e-5)

@@ -111,7 +111,7 @@ class GaussianProcess(Process):
         The paper's code clips both choices of sigma in this way. Only likelihoods depend on it.
         """
         last = s == 0
-        small = self.posterior_variance(torch.where(last, 2, t), torch.where(last, 1, s), "small")
+        small = self.posterior_variance(t.masked_fill(last, 2), s.masked_fill(last, 1), "small")
         if sigma == "small":
             return small.log()
         return torch.where(last.view(-1, 1, 1, 1).to(small.device), small, self.posterior_variance(t, s, "large")).log()

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddpm import files, rng
 from ddpm.data.dataset import Dataset
+from ddpm.device import compiled_for_inference
 from ddpm.errors import UsageError
 from ddpm.evaluation.features import Features
 from ddpm.params import Classifier
@@ -55,8 +56,18 @@ class Extractor:
 
     kind: Literal["classifier", "inception"]
     network: nn.Module
+    forward: Callable[..., tuple[Tensor, Tensor]]  # the network, or its compiled form
     digest: str  # sha256 of its weights
     accuracy: float | None  # of the classifier, on test images
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
+    def compiled(self, device: torch.device, deterministic: bool) -> "Extractor":
+        """The same extractor, its network compiled as `compiled_for_inference` does."""
+        return replace(self, forward=compiled_for_inference(self.network, device, deterministic, _BATCH))
 
     def __call__(
         self, images: Tensor, device: torch.device, progress: Callable[[int], object] | None = None
@@ -90,7 +101,7 @@ class Extractor:
     def _of(self, batch: Tensor) -> Features:
         if self.kind == "inception" and batch.shape[1] == 1:
             batch = batch.expand(-1, 3, -1, -1)
-        return Features(*(output.cpu() for output in self.network(batch)))
+        return Features(*(output.cpu() for output in self.forward(batch)))
 
 
 def train_classifier(
@@ -179,7 +190,7 @@ def load(path: Path, device: torch.device) -> Extractor:
         network = ClassifierNetwork(metadata["image_channels"], metadata["classes"], metadata["channels"])
         network.load_state_dict(file.tensors)
     network.to(device).eval().requires_grad_(False)
-    return Extractor(metadata["kind"], network, file.digest, metadata.get("accuracy"))
+    return Extractor(metadata["kind"], network, network, file.digest, metadata.get("accuracy"))
 
 
 def _inception(state: dict[str, Any]) -> nn.Module:

@@ -1,7 +1,7 @@
 """A trained model in one file, with the description that rebuilds and samples it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from ddpm import files
-from ddpm.device import Precision, dtype, memory_format
+from ddpm.device import Precision, compiled_for_inference, dtype, memory_format
 from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.network.basic import BasicUNet
@@ -52,6 +52,17 @@ class Model:
     network: nn.Module
     denoiser: Denoiser
     digest: str  # sha256 of the weights
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
+    def compiled(self, deterministic: bool, batch_size: int) -> "Model":
+        """The same model, its network compiled as `compiled_for_inference` does."""
+        process = self.denoiser.process
+        network = compiled_for_inference(self.network, process.device, deterministic, batch_size)
+        return replace(self, denoiser=replace(self.denoiser, network=network))
 
 
 def save(path: Path, description: Description, weights: Mapping[str, Tensor]) -> None:

@@ -101,7 +101,7 @@ class DPMSolver:
         extrapolated = x_0  # D
         if self._previous is not None:
             previous, previous_h = self._previous
-            weight = torch.where(h.isinf(), 0.0, 0.5 * h / previous_h)
+            weight = (0.5 * h / previous_h).masked_fill(h.isinf(), 0.0)
             extrapolated = x_0 + weight.to(x_t) * (x_0 - previous)
         self._previous = x_0, h
         ratio = process.noise(s) / process.noise(t)

@@ -37,7 +37,7 @@ class LossCurve:
         """Add the record of a step; return whether it ends a window."""
         window = self._window
         bad = ~torch.isfinite(record.loss + record.gradient_norm).to(window.device)
-        window[5] = torch.where((window[5] == 0) & bad, record.step, window[5])
+        window[5] += record.step * ((window[5] == 0) & bad)  # torch.where would copy the step and wait
         window[1] += record.loss.to(window)
         window[2] += record.gradient_norm.to(window)
         window[0].fill_(record.step)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ddpm.params import Conflict, ConflictError, Runtime, Train
+from ddpm.params import Conflict, ConflictError, Train
 from ddpm.processes import Group
 
 Losses = Callable[[int], Tensor]  # micro-batch 0, 1, ... to its share of the mean loss, a scalar
@@ -26,13 +26,12 @@ class Gradient(Protocol):
         """Leave the gradient of the sum of all micro-batches' losses in `.grad`, and return that sum, detached."""
 
 
-def of(network: nn.Module, settings: Train, runtime: Runtime, group: Group) -> tuple[nn.Module, Gradient]:
+def of(network: nn.Module, micros: range, deterministic: bool, group: Group) -> tuple[nn.Module, Gradient]:
     """The module to call instead of `network` in training, and the way to compute its gradient.
 
-    Raises `ConflictError` if the processes cannot share the micro-batches of a step.
+    `micros` are the micro-batches of this process, from `shared`.
     """
-    micros = shared(settings, runtime.deterministic, group)
-    if runtime.deterministic or group.size == 1:
+    if deterministic or group.size == 1:
         return network, Tree(list(network.parameters()), micros, group)
     forward = DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
     return forward, Overlapped(forward, micros, group)

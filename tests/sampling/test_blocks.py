@@ -255,3 +255,22 @@ def test_milestones_are_spread_over_the_whole_chain(
 def test_milestones_of_a_quad_chain_with_merged_times_reach_its_end(model: Model, sample_settings: Sample) -> None:
     short = sample_settings.model_copy(update={"steps": 18, "spacing": "quad"})
     assert [state.t for state in blocks.milestones(model, short, None, 1, 3)][-1] == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@each_sampler
+def test_steps_on_cuda_do_not_wait_for_the_device(
+    conditional: Model, sample_settings: Sample, changes: dict[str, object]
+) -> None:
+    where = torch.device("cuda")
+    model = modelfile.assemble(conditional.description, conditional.network.to(where), "", where)
+    settings = sample_settings.model_copy(update=changes | {"guidance": 1.5})
+    states = blocks.trajectory(model, settings, 0, 16, torch.arange(16) % 3)
+    next(states)  # copies the labels, and makes handles and workspaces
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        times = [state.t for state in states]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert times == [16, 12, 8, 4, 0]

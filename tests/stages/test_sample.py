@@ -1,10 +1,13 @@
 """Stage sample on a tiny conditional model with snapshots."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ddpm import figures
 from ddpm.network import modelfile
@@ -32,13 +35,40 @@ def test_samples_without_guidance_have_no_labels(folder: Path, tmp_path: Path) -
 
 def test_samples_in_bf16_are_of_a_network_with_bf16_weights(folder: Path, tmp_path: Path) -> None:
     settings = changed(sample={"precision": "bf16", "guidance": None, "count": 5})
-    draw(folder, settings, tmp_path)
+    run("sample", folder, settings, tmp_path)
     samples, _ = sample_files.read(tmp_path / "samples.safetensors")
     assert samples.settings["precision"] == "bf16"
     model = modelfile.load(folder / "model.safetensors", precision="bf16")
     assert samples.images.equal(blocks.draw(model, settings.sample))
     exact = modelfile.load(folder / "model.safetensors")
     assert not samples.images.equal(blocks.draw(exact, settings.sample))
+
+
+@pytest.mark.parametrize(("compile", "sizes"), [(True, [16] * 3), ("auto", []), (False, [])])
+def test_whole_batches_are_drawn_by_a_compiled_network_if_the_line_says_so(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    compile: object,
+    sizes: list[int],
+) -> None:
+    seen: list[int] = []
+
+    def uncompiled(network: Callable[..., Tensor], **_options: object) -> Callable[..., Tensor]:
+        return lambda x, *rest: (seen.append(len(x)), network(x, *rest))[1]
+
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    (tmp_path / "snapshots").mkdir()
+    for name in ("model.safetensors", "test.safetensors"):
+        (tmp_path / name).symlink_to(folder / name)
+    run("sample", tmp_path, changed(sample={"guidance": 0.0}, runtime={"compile": compile}), tmp_path)
+    assert seen == sizes  # three steps of the first 16 images; the other 8 images run uncompiled
+    line = "sample: compiles the network" if sizes else "sample: does not compile the network (auto)"
+    assert (line in capsys.readouterr().err) == bool(compile)
+    same = sample_files.read(tmp_path / "samples.safetensors")[0].images
+    model = modelfile.load(folder / "model.safetensors")
+    assert same.equal(blocks.draw(model, changed(sample={"guidance": 0.0}).sample, torch.arange(24) % 2))
 
 
 def test_samples_of_a_snapshot_are_drawn_from_that_snapshot(folder: Path) -> None:

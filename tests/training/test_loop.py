@@ -258,6 +258,27 @@ def test_bf16_trains_with_finite_losses_and_keeps_fp32_weights(run: Run, train_s
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_steps_on_cuda_do_not_wait_for_the_device(
+    train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian
+) -> None:
+    changes = {"accumulate": 2, "precision": "bf16", "horizontal_flip": True, "label_dropout": 0.1}
+    settings = train_settings.model_copy(update=changes)
+    conditional = network_settings.model_copy(update={"dropout": 0.1, "conditional": True})
+    cuda = torch.device("cuda")
+    run, curve = start(settings, conditional, diffusion_settings, cuda), LossCurve(2, cuda)
+    steps = loop.train(run.learner, run.denoiser, run.batches, settings)
+    curve.add(next(steps))  # the first step makes handles and workspaces
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for record in steps:
+            curve.add(record)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert run.learner.step == settings.steps
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_steps_on_cuda_repeat_bit_for_bit(
     train_settings: Train, network_settings: UNetNetwork, diffusion_settings: Gaussian, precision: str
