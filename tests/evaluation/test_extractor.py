@@ -138,6 +138,23 @@ class Registered(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity 
         return False
 
 
+def test_a_compiled_extractor_runs_whole_batches_compiled_and_gives_the_same_features(
+    classifier_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def uncompiled(network: Callable[..., Any], **_options: object) -> Callable[..., Any]:
+        return lambda x: (seen.append(len(x)), network(x))[1]
+
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    monkeypatch.setattr(extractor, "_BATCH", 16)
+    extract, images = extractor.load(classifier_file, CPU), images_for(classifier_file, 40, 3)
+    expected, found = extract(images, CPU), extract.compiled(CPU, deterministic=True)(images, CPU)
+    assert seen == [16, 16]
+    assert found.features.equal(expected.features)
+    assert found.logits.equal(expected.logits)
+
+
 def test_torch_fidelity_computes_the_same_metrics_from_the_classifier(
     classifier_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

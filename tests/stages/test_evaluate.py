@@ -32,6 +32,17 @@ def test_snapshot_curve_has_the_metrics_of_each_snapshot_and_metrics_have_the_be
     assert metrics["snapshots"] == {"best_fid": best["fid"], "best_step": best["step"]}
 
 
+def test_features_are_extracted_by_a_compiled_network_if_the_line_says_so(
+    evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_options: compiled.append(network) or network)
+    for setting, line in ((True, "compiles the network, "), ("auto", "does not compile the network (auto): ")):
+        evaluated(changed(runtime={"compile": setting}))
+        assert f"evaluate: {line}" in capsys.readouterr().err
+    assert len(compiled) == 1  # the extractor; losses and likelihood are measured without
+
+
 def test_likelihood_curve_sums_to_the_bits_per_dimension(evaluated: Evaluated, tmp_path: Path) -> None:
     metrics = evaluated(changed(evaluate={**changed().evaluate.model_dump(), "likelihood_images": 3}))
     points, bound = tables.read_points(tmp_path / "likelihood.csv"), metrics["likelihood"]
