@@ -94,10 +94,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
-    """The memory format of the weights under which training is fastest; images take the format of the weights.
+    """The memory format of the weights under which a network is fastest; images take the format of the weights.
 
-    It is channels last, except for bf16 on a CPU, where channels last took 1.36 times as long at 28x28 and 32 channels
-    (`python -m benchmarks.memory_format`), and for MPS, where it was not tried.
+    It is channels last, except for bf16 on a CPU, where channels last took 1.36 times as long to train at 28x28 and 32
+    channels (`python -m benchmarks.memory_format`) and 1.23 times as long to sample at 8x8, and for MPS, where it was
+    not tried.
     """
     contiguous = device.type == "mps" or (device.type == "cpu" and precision == "bf16")
     return torch.contiguous_format if contiguous else torch.channels_last
