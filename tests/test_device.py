@@ -25,6 +25,7 @@ from ddpm.sampling import samplers
 from ddpm.training.curve import LossCurve
 from ddpm.training.loop import Record
 from ddpm.training.objective import loss
+from tests.stages.conftest import changed
 
 STAND_IN = torch.device("meta")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -154,6 +155,33 @@ def test_only_mps_keeps_float64_on_the_cpu() -> None:
     assert [str(for_float64(name)) for name in ("cpu", "cuda:1", "mps")] == ["cpu", "cuda:1", "cpu"]
     assert memory_format(torch.device("mps"), "fp32") == torch.contiguous_format
     assert memory_format(torch.device("cpu"), "fp32") == torch.channels_last
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pretends that there is a GPU, and restores torch's settings."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize(
+    ("where", "deterministic", "fast"),
+    [("cuda", False, True), ("cuda", True, False), ("cpu", False, False), ("cpu", True, False)],
+)
+def test_tf32_and_measured_kernels_are_only_for_cuda_that_need_not_be_deterministic(
+    where: str, deterministic: bool, fast: bool
+) -> None:
+    settings = changed(runtime={"device": where, "deterministic": deterministic}).runtime
+    assert device.prepare(settings) == torch.device(where)
+    assert torch.get_float32_matmul_precision() == ("high" if fast else "highest")
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == (fast, fast)
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
 
 
 @pytest.mark.parametrize(
