@@ -34,7 +34,7 @@ class Batches:
     ) -> None:
         self.device = device
         self._images = hold(dataset.images, device)
-        self._labels = dataset.labels
+        self._labels = hold(dataset.labels, device)
         self._unlabelled = len(dataset.classes)  # the null label
         self._settings = settings
         self._value_range = value_range
@@ -59,7 +59,7 @@ class Batches:
         dropout = self._settings.label_dropout
         if dropout is None:
             return x_0, None
-        labels = self._labels[chosen].to(self.device)
+        labels = self._labels[chosen.to(self._labels.device, non_blocking=True)].to(self.device)
         dropped = torch.rand(len(labels), generator=generator, device=self.device) < dropout
         return x_0, labels.masked_fill(dropped, self._unlabelled)
 
