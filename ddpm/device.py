@@ -35,7 +35,7 @@ def prepare(runtime: Runtime, local_rank: int = 0, local_size: int = 1) -> torch
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(runtime.deterministic)
     where = resolve(runtime.device, local_rank, local_size)
-    if where.type == "cuda":
+    if where.type == "cuda" and where != torch.device("cuda"):
         torch.cuda.set_device(where)
     # TF32 is fp32 with 10 bits of fraction. cuDNN's benchmark chooses kernels by their speed, so it may choose others
     # in another run.

@@ -92,7 +92,8 @@ class Extractor:
         def finished(first: int) -> Features:
             batch = images[first : first + _BATCH]
             found = self._of(batch.to(group.device))
-            files.release(batch)
+            if files.is_large(images):
+                files.release(batch)
             return found
 
         return group.in_turn(range(done, len(images), _BATCH), finished)
