@@ -44,10 +44,10 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
     network.to(where).to(memory_format=device.memory_format(where, settings.precision))
     learner = loop.Learner.start(network, settings)
     losses = LossCurve(runtime.log_every, where)
+    micros = gradients.shared(settings, runtime.deterministic, group)
     size = sum(weights.numel() for weights in network.parameters())
     work = f"{len(images.images):,} images, {settings.steps:,} steps of {settings.batch_size} images"
     stage.say(f"train: {journal.machine()['device']}, {_shared(params, group)}{size:,} parameters, {work}")
-    micros = gradients.shared(settings, runtime.deterministic, group)
     module, gradient = gradients.of(network, micros, runtime.deterministic, group)
     forward: Callable[..., Tensor] = module
     if stage.compiles("train", runtime, where, size, 3 * settings.steps * settings.batch_size):

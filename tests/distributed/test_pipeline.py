@@ -22,6 +22,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return reproduce(tmp_path_factory.mktemp("alone") / "a project", 1)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_result_has_the_bytes_of_one_process(processes: int, alone: Project, tmp_path: Path) -> None:
     project, said = reproduce(tmp_path / "a project", processes)

@@ -66,6 +66,7 @@ def test_all_processes_killed_and_continued_by_another_number_give_the_same_byte
     assert digests(project) == expected
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_killed_launcher_write_a_checkpoint_and_end(anew: Anew) -> None:
     with running(anew(), 2) as training:
         started = workers(training.pid)
@@ -115,7 +116,7 @@ def test_sigterm_writes_a_checkpoint_at_the_next_step(anew: Anew, expected: dict
     ("planted", "said"),
     [
         ("raise UsageError('planted')", "train: process 1: planted\n"),
-        ("1 / 0", "train: process 1: Traceback (most recent call last):\n"),
+        pytest.param("1 / 0", "train: process 1: Traceback (most recent call last):\n", marks=pytest.mark.slow),
     ],
 )
 def test_an_error_of_one_process_ends_all_with_its_message_once(planted: str, said: str, anew: Anew) -> None:
@@ -186,6 +187,7 @@ def hosts() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+@pytest.mark.slow
 def test_two_machines_give_the_bytes_of_one_process(
     hosts: tuple[str, str], anew: Anew, expected: dict[str, str]
 ) -> None:
