@@ -141,6 +141,11 @@ class Group:
                 dist.broadcast_object_list(values, src=0, device=_HOST)
         return values[0]
 
+    def agree(self, fingerprint: str) -> None:
+        """Raise `UsageError` on each process whose fingerprint of the work differs from that of process 0."""
+        if self.from_first(fingerprint) != fingerprint:
+            raise UsageError("the code, the data, the parameters or torch differ from those of process 0")
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any process. It is exchanged by the hosts: no process waits for its device."""
         if self.size == 1:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ddpm import files
-from ddpm.errors import UsageError
 from ddpm.params import Runtime
 from ddpm.processes import Group
 from lab import stage
@@ -74,12 +73,10 @@ def work(name: str, runtime: Runtime, group: Group, inputs: Iterable[Path]) -> I
     machine = {"torch": torch.__version__, "device": group.device.type}
     machine |= {f"input {number}": dvcfile.digest_of_file(path) for number, path in enumerate(inputs)}
     fingerprint = state.fingerprint(name, set(), machine)
+    group.agree(fingerprint)
     if group.rank > 0:
-        if group.from_first(fingerprint) != fingerprint:
-            raise UsageError("the code, the data, the parameters or torch differ from those of process 0")
         yield Work(name, group, None)
         return
     with state.rows_folder(name, fingerprint, runtime.resume) as folder:
-        group.from_first(fingerprint)
         yield Work(name, group, folder)
         folder.finish()

@@ -13,7 +13,6 @@ from ddpm.data import dataset
 from ddpm.data.batches import Batches
 from ddpm.diffusion import process
 from ddpm.diffusion.denoiser import Denoiser
-from ddpm.errors import UsageError
 from ddpm.network import modelfile
 from ddpm.params import Params
 from ddpm.processes import Group
@@ -57,19 +56,21 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
     denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
     batches = Batches(images, settings, params.diffusion.value_range, where, micros)
 
+    group.agree(name)
+    steps = loop.train(learner, denoiser, batches, settings, gradient)
+
     with stage.signals_deferred() as received:
         if group.rank > 0:
-            _follow(group, name, learner, losses, loop.train(learner, denoiser, batches, settings, gradient), received)
+            _follow(group, learner, losses, steps, received)
             return
         save = partial(checkpoint.save, learner=learner, curve=losses, training=name)
         with state.folder(name, runtime.resume) as saved, live(params, images.digest) as run:
-            latest = resume.find(saved, params, final_state, snapshots)
-            group.from_first((name, latest))
+            latest = group.from_first(resume.find(saved, params, final_state, snapshots))
             if latest:
                 checkpoint.load(latest, learner, losses)
             averaged = modelfile.assemble(description, learner.average, "", where)
             with stage.bar("train", settings.steps, "step", learner.step) as bar:
-                for record in loop.train(learner, denoiser, batches, settings, gradient):
+                for record in steps:
                     bar.update()
                     if losses.add(record):
                         losses.check()
@@ -95,19 +96,11 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
 
 
 def _follow(
-    group: Group,
-    name: str,
-    learner: loop.Learner,
-    losses: LossCurve,
-    steps: Iterator[loop.Record],
-    received: Callable[[], int],
+    group: Group, learner: loop.Learner, losses: LossCurve, steps: Iterator[loop.Record], received: Callable[[], int]
 ) -> None:
-    """Take the same steps as process 0, from the same state, on a process that writes nothing."""
-    at_first: tuple[str, Path | None] = (name, None)
-    first, latest = group.from_first(at_first)
-    if first != name:
-        raise UsageError("the code, the data, the parameters or torch differ from those of process 0")
-    if latest is not None:
+    """Take the steps from the state that process 0 has found, on a process that writes nothing."""
+    latest: Path | None = group.from_first(None)
+    if latest:
         checkpoint.load(latest, learner, losses)
     for _ in steps:
         if group.any(bool(received())):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ddpm import params, processes
+from ddpm.errors import UsageError
 from tests.imports import ROOT
 
 group = processes.join(params.load(ROOT / "params.yaml").runtime.model_copy(update={"threads": 1, "device": "cpu"}))
@@ -20,7 +21,14 @@ tensors = [torch.randn(shape, generator=generator) for shape in shapes]
 tensors[2] = tensors[2].to(memory_format=torch.channels_last)
 own = [tensor.clone() for tensor in tensors]
 group.sum(tensors)
+group.agree("the same work")
+try:
+    group.agree(f"the work of {group.rank}")
+    refused = ""
+except UsageError as error:
+    refused = str(error)
 found = {
+    "refused": refused,
     "own": own,
     "sums": tensors,
     "strides": [tensor.stride() for tensor in tensors],

@@ -39,5 +39,10 @@ def test_every_process_gets_the_value_of_process_0_and_any_flag(found: Found) ->
     assert all(part["any"] == [False, True, True] for part in found)
 
 
+def test_a_process_with_other_work_than_process_0_refuses(found: Found) -> None:
+    assert found[0]["refused"] == ""
+    assert all(part["refused"].endswith("differ from those of process 0") for part in found[1:])
+
+
 def test_one_process_is_the_first_to_fail(found: Found) -> None:
     assert sorted(part["first"] for part in found) == [False] * (len(found) - 1) + [True]

@@ -115,7 +115,7 @@ def test_sigterm_writes_a_checkpoint_at_the_next_step(anew: Anew, expected: dict
 @pytest.mark.parametrize(
     ("planted", "said"),
     [
-        ("raise UsageError('planted')", "train: process 1: planted\n"),
+        ("from ddpm.errors import UsageError; raise UsageError('planted')", "train: process 1: planted\n"),
         pytest.param("1 / 0", "train: process 1: Traceback (most recent call last):\n", marks=pytest.mark.slow),
     ],
 )
