@@ -316,3 +316,33 @@ def test_gradients_of_a_network_compiled_for_training_are_the_same(
         return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
 
     torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_each_of_several_processes_has_the_gpu_of_its_rank(name: str) -> None:
+    assert [device.resolve(name, rank, 2) for rank in range(2)] == [torch.device("cuda:0"), torch.device("cuda:1")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("name", "processes", "message"),
+    [
+        ("auto", 3, "there are 3 processes on this machine and 2 CUDA devices; start as many processes as devices"),
+        ("cuda:1", 2, "device 'cuda:1': 2 processes on this machine would share it; use auto or cpu"),
+    ],
+)
+def test_processes_that_would_share_a_gpu_are_refused(name: str, processes: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        device.resolve(name, 0, processes)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_several_processes_may_share_the_cpu() -> None:
+    assert device.resolve("cpu", 2, 3) == torch.device("cpu")

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from ddpm import files
 from tests.distributed.conftest import TRAIN, digests
 from tests.pipeline.project import Project, environment
 
@@ -110,6 +112,33 @@ def test_sigterm_writes_a_checkpoint_at_the_next_step(anew: Anew, expected: dict
     done = project.run("python", *TRAIN)
     assert f"train: continues from step {message[1]}\n" in done.stderr
     assert digests(project) == expected
+
+
+def test_the_faster_exchange_gives_the_weights_of_one_process_within_rounding(
+    anew: Anew, expected: dict[str, str]
+) -> None:
+    project = anew()
+    project.run("python", *TRAIN)
+    exact = files.read_tensors(project.path / "models/model.safetensors").tensors
+    exact = {name: tensor.clone() for name, tensor in exact.items()}
+    curve = points(project)
+    anew().set(runtime__deterministic=False)
+    try:
+        done = project.run(*TORCHRUN, "--nproc-per-node=2", *TRAIN)
+    finally:
+        project.set(runtime__deterministic=True)
+    assert "2 processes (equal to one within rounding)" in done.stderr
+    assert digests(project) != expected
+    found = files.read_tensors(project.path / "models/model.safetensors").tensors
+    for name, tensor in exact.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-4)
+    assert points(project) == pytest.approx(curve, rel=1e-3)
+
+
+def points(project: Project) -> list[float]:
+    """All numbers of the loss curve: steps, losses, gradient norms, learning rates."""
+    _, *lines = (project.path / "reports/train.csv").read_text().splitlines()
+    return [float(number) for line in lines for number in line.split(",")]
 
 
 @pytest.mark.parametrize(
