@@ -72,20 +72,7 @@ def model(described: Description, network: nn.Module, device: torch.device, prec
     """A model of a network, in evaluation mode, at a precision of the section `sample`."""
     network = network.to(device).to(memory_format=devices.memory_format(device, precision))
     network.eval().requires_grad_(False)
-    if "precision" in Sample.model_fields:
-        return modelfile.assemble(described, network.to(devices.dtype(precision)), "", device)
-    plain = modelfile.assemble(described, network, "", device)
-    return replace(plain, denoiser=replace(plain.denoiser, network=at_precision(network, precision)))
-
-
-def at_precision(network: nn.Module, precision: str) -> Callable[..., Tensor]:
-    """The network, under autocast for bf16."""
-
-    def evaluate(x: Tensor, index: Tensor, **labels: Tensor) -> Tensor:
-        with devices.autocast(x.device, precision):
-            return network(x, index, **labels)
-
-    return evaluate
+    return modelfile.assemble(described, network.to(devices.dtype(precision)), "", device)
 
 
 def chain(params: Params, count: int, evaluations: int, precision: str) -> Sample:
@@ -99,7 +86,6 @@ def chain(params: Params, count: int, evaluations: int, precision: str) -> Sampl
         "count": count,
         "batch_size": count,
         "guidance": None,
+        "precision": precision,
     }
-    if "precision" in Sample.model_fields:
-        changes["precision"] = precision
     return params.sample.model_copy(update=changes)

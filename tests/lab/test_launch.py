@@ -15,7 +15,8 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     found: list[list[str]] = []
     monkeypatch.setattr(os, "execvp", lambda program, command: found.append([program, *command]))
     monkeypatch.setattr(sys, "argv", ["stages/train.py", "--data", "a folder/train.safetensors"])
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")  # restored, as delenv alone would not be
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("HEAD", "first-machine")
     return found
 
