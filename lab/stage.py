@@ -134,14 +134,17 @@ def _interrupt(number: int, _: object) -> None:
 
 @contextmanager
 def signals_deferred() -> Iterator[Callable[[], int]]:
-    """Defer SIGTERM and the first Ctrl-C; yield a function that returns the signal that came, or 0."""
+    """Defer SIGTERM and the first Ctrl-C; yield a function that returns the signal that came, or 0.
+
+    Several SIGTERM count as one: Slurm sends it to a launcher and to its processes, and the launcher sends it on.
+    """
     received = 0
 
     def note(number: int, _: object) -> None:
         nonlocal received
-        if received:
+        if received and number == signal.SIGINT:
             raise Interrupted(number)
-        received = number
+        received = received or number
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

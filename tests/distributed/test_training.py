@@ -103,7 +103,8 @@ def test_a_killed_worker_is_named_and_ends_all(anew: Anew) -> None:
 def test_sigterm_writes_a_checkpoint_at_the_next_step(anew: Anew, expected: dict[str, str]) -> None:
     project = anew()
     with running(project, 2) as training:
-        os.kill(training.pid, signal.SIGTERM)
+        for process in (training.pid, *workers(training.pid)):  # as Slurm does
+            os.kill(process, signal.SIGTERM)
         _, said = training.communicate(timeout=100)
     assert training.returncode == 128 + signal.SIGTERM
     message = re.search(r"\ntrain: ended by SIGTERM; the same command continues from step (\d+)\n$", said)

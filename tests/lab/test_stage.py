@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.experiment import dvcfile, running
-from lab.stage import bar
+from lab.stage import Interrupted, bar, signals_deferred
 
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """
@@ -259,3 +260,20 @@ def test_progress_that_stops_early_ends_with_the_units_that_are_done(capsys: pyt
         progress.update(20)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("train: 60/100 step, 00:00 elapsed, ")
+
+
+def test_signals_are_deferred_until_a_second_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with signals_deferred() as received:
+        assert received() == 0
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert received() == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    with signals_deferred() as received:
+        signal.raise_signal(signal.SIGINT)
+        assert received() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
