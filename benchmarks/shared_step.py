@@ -64,9 +64,8 @@ def exchange(group: Group, count: int) -> Callable[[], None]:
 def cases(params: Params, group: Group) -> tuple[nn.Module, dict[str, Callable[[], object]]]:
     """The network that the tree trains, and the cases by name; one process has only the tree."""
     micros = gradients.shared(params.train, True, group)
-    made = partial(gradients.of, settings=params.train, group=group)
-    exact, fast = (params.runtime.model_copy(update={"deterministic": value}) for value in (True, False))
-    network, tree = stepping(params, group, partial(made, runtime=exact))
+    made = partial(gradients.of, micros=micros, group=group)
+    network, tree = stepping(params, group, partial(made, deterministic=True))
     if group.size == 1:
         return network, {"tree": tree}
 
@@ -79,7 +78,7 @@ def cases(params: Params, group: Group) -> tuple[nn.Module, dict[str, Callable[[
         tree,
         stepping(params, group, alone)[1],
         exchange(group, count),
-        stepping(params, group, partial(made, runtime=fast))[1],
+        stepping(params, group, partial(made, deterministic=False))[1],
         partial(_all_reduce, flat),
     ]
     return network, dict(zip(CASES, functions, strict=True))
