@@ -211,7 +211,8 @@ def _prepare(options: argparse.Namespace) -> torch.device:
 
 
 def _extractor(options: argparse.Namespace, device: torch.device) -> Extractor:
-    return Extractor("classifier", RandomFeatures(options.features).to(device).eval(), "", None)
+    network = RandomFeatures(options.features).to(device).eval()
+    return Extractor("classifier", network, network, "", None)
 
 
 def _training(batch: int, steps: int) -> Train:

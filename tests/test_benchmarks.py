@@ -1,5 +1,6 @@
 """The benchmarks compute what they print: ratios, operations, equal weights, and parts that continue."""
 
+import argparse
 import importlib.util
 import json
 import os
@@ -21,12 +22,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, limit, others, ours, recipes, scale, timing
+from benchmarks import data, gpu, limit, others, ours, recipes, scale, timing
 from benchmarks.parts import measures, speeds
 from benchmarks.parts import part as parts
 from benchmarks.parts.part import OutOfTimeError, Part
 from ddpm import params
-from ddpm.evaluation import fidelity
+from ddpm.data import dataset
+from ddpm.evaluation import features, fidelity
 from ddpm.evaluation.features import Features
 from ddpm.params import Params
 from lab.commands import recipe
@@ -230,3 +232,12 @@ def test_gpu_is_killed_and_continues(tmp_path: Path) -> None:
     assert {path.name for path in (folder / "training").iterdir()} >= {"samples.png", "loss.csv", "loss.png"}
     if importlib.util.find_spec("torch_fidelity"):
         assert contents["training"]["metrics"]["computed_by"] == "ddpm.evaluation"
+
+
+def test_features_of_large_data_are_written_as_stage_reference_writes_them(tmp_path: Path) -> None:
+    options = argparse.Namespace(features=8, device="cpu", threads=1)
+    for split, count in (("train", 5), ("test", 3)):
+        images = np.zeros((count, 3, 64, 64), np.uint8)
+        dataset.write(tmp_path / f"{split}.safetensors", images, np.zeros(count, np.int64), ["one"], (3, 64, 64), {})
+    assert data.reference(tmp_path, options)["images"] == 8
+    assert features.read(tmp_path / "reference.safetensors").train.features.shape == (5, 8)
