@@ -1,9 +1,8 @@
-"""The schema of params.yaml: every key, its range and unit, and the rules between keys.
+"""The schema of params.yaml: every key, its range and unit. ddpm/rules.py has the rules between keys.
 
 The schema has no defaults: all values are in params.yaml or follow from them (ddpm/alternatives.py).
 """
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ddpm import alternatives
+from ddpm import alternatives, rules
 from ddpm.errors import UsageError, no_such_key
 
 
@@ -281,121 +280,26 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
 
 def _conflicts(params: Params) -> Iterator[Conflict]:
     """The settings in use that break a rule between keys."""
-    values, diffusion = params.model_dump(), params.diffusion
-    rules = [
-        *alternatives.rules(values),
-        *_model_rules(diffusion, params.network, params.data.image_size),
-        *_train_rules(params.train, diffusion),
-        *_sampling_rules(params.sample, diffusion),
-        *_experiment_rules(params.train, params.sample, params.evaluate, diffusion),
-    ]
-    yield from _broken(rules, values)
+    values = params.model_dump()
+    yield from _broken([*alternatives.rules(values), *rules.of_experiment(values)], values)
 
 
 def model_conflicts(diffusion: Diffusion, network: Network, image_size: int) -> Iterator[Conflict]:
     """The settings of a model that break a rule, also of a model from elsewhere."""
     values = _dumped(diffusion=diffusion, network=network) | {"data": {"image_size": image_size}}
-    yield from _broken([*alternatives.rules(values), *_model_rules(diffusion, network, image_size)], values)
+    yield from _broken([*alternatives.rules(values), *rules.of_model(values)], values)
 
 
 def sampling_conflicts(sample: Sample, diffusion: Diffusion, network: Network) -> Iterator[Conflict]:
     """The settings of a sampler that do not fit a model, also a model from elsewhere."""
     values = _dumped(sample=sample, diffusion=diffusion, network=network)
     own = (rule for rule in alternatives.rules(values) if rule[0].startswith("sample."))
-    yield from _broken([*own, *_sampling_rules(sample, diffusion)], values)
-
-
-_Rule = tuple[str, object, str]  # the key of a value, whether the value breaks the rule, and the rule
+    yield from _broken([*own, *rules.of_sampling(values)], values)
 
 
 def _dumped(**sections: Section) -> dict[str, Any]:
     return {name: section.model_dump() for name, section in sections.items()}
 
 
-def _broken(rules: Iterable[_Rule], values: Mapping[str, Any]) -> Iterator[Conflict]:
-    return (Conflict(key, alternatives.look_up(values, key), rule) for key, broken, rule in rules if broken)
-
-
-def _model_rules(diffusion: Diffusion, network: Network, image_size: int) -> Iterator[_Rule]:
-    low, high = diffusion.value_range
-    yield "diffusion.value_range", low >= high, "must be [low, high] with low < high"
-    if isinstance(diffusion, Gaussian):
-        yield from _schedule_rules(diffusion)
-    multipliers, first = network.multipliers, network.channels
-    factor = 2 ** (len(multipliers) - 1)
-    halved = f"must be a multiple of {factor}, because the levels of network.multipliers = {multipliers} halve it"
-    yield "data.image_size", image_size % factor, halved
-    if isinstance(network, BasicNetwork):
-        no_outputs = "must be fixed, because the basic network has no outputs for a variance"
-        yield "diffusion.variance", diffusion.variance != "fixed", no_outputs
-        return
-    yield "network.channels", first % 2 or first < 4, "must be even and at least 4, for the time embedding"
-    for key, parts in (("network.groups", network.groups), ("network.heads", network.heads)):
-        rest = [first * multiplier for multiplier in multipliers if first * multiplier % parts]
-        yield key, rest, f"must divide the channels of every level, but does not divide {rest}"
-
-
-def _schedule_rules(diffusion: Gaussian) -> Iterator[_Rule]:
-    no_signal = diffusion.schedule == "jsd" and diffusion.prediction == "eps"
-    yield "diffusion.prediction", no_signal, "must be x_0, v or mu, because jsd leaves no signal at t = T"
-    first, last, count = diffusion.beta_start, diffusion.beta_end, diffusion.timesteps
-    if last is None:
-        return
-    falling = first is not None and first > last
-    yield "diffusion.beta_start", falling, f"must not be above diffusion.beta_end = {last!r}"
-    if first is None or diffusion.schedule not in ("linear", "quad"):
-        first = last  # quad lies below linear, and the warm-ups below const
-    log_alpha_bar = sum(math.log1p(-(first + (last - first) * step / (count - 1))) for step in range(count))
-    faint = not falling and log_alpha_bar < -160  # float32 has no 1 / sqrt(alpha_bar_T)
-    rule = f"with beta from {first!r} to {last!r} too little signal is left at t = T; use fewer or smaller betas"
-    yield "diffusion.timesteps", faint, rule
-
-
-def _train_rules(train: Train, diffusion: Diffusion) -> Iterator[_Rule]:
-    parts = f"must divide train.batch_size = {train.batch_size} into equal micro-batches"
-    yield "train.accumulate", train.batch_size % train.accumulate, parts
-    no_model = train.steps == 0 and train.init is None
-    yield "train.steps", no_model, "without training, train.init must name the model to evaluate"
-    rising, most = sorted(set(train.snapshots)), max(train.snapshots, default=0)
-    steps = f"must be increasing and at most train.steps = {train.steps}"
-    yield "train.snapshots", train.snapshots != rising or most > train.steps, steps
-    gaussian, fixed = diffusion.process == "gaussian", diffusion.variance == "fixed"
-    no_bound = "must be simple, because the interpolation process has no variational bound"
-    yield "train.loss", not gaussian and train.loss != "simple", no_bound
-    untrained = f"does not train the {diffusion.variance} variance; use vlb or hybrid"
-    yield "train.loss", train.loss == "simple" and not fixed, untrained
-    not_learned = "adds the bound for a learned variance, but diffusion.variance is fixed"
-    yield "train.loss", train.loss == "hybrid" and fixed and gaussian, not_learned
-    weighted = train.loss != "vlb" and gaussian and diffusion.prediction != "mu"
-    errors = (
-        "applies only to the losses simple and hybrid, process gaussian and the predictions eps, x_0 and v; use none"
-    )
-    yield "train.weighting", train.weighting != "none" and not weighted, errors
-
-
-def _sampling_rules(sample: Sample, diffusion: Diffusion) -> Iterator[_Rule]:
-    steps, spacing, timesteps = sample.steps, sample.spacing, diffusion.timesteps
-    yield "sample.steps", steps > timesteps, f"must be at most diffusion.timesteps = {timesteps}"
-    at_1 = steps == 1 and spacing in ("leading", "quad")
-    yield "sample.steps", at_1, f"with {spacing} spacing the only step is t = 1; use trailing or linspace"
-    if sample.sampler == "ancestral" and diffusion.variance == "learned":
-        single = f"a learned variance applies to single steps: use all {timesteps} without quad spacing, or ddim"
-        yield "sample.steps", steps != timesteps or spacing == "quad", f"{single} or learned_range"
-    if diffusion.process == "interpolation":
-        ddim = sample.sampler == "ddim"
-        yield "sample.sampler", not ddim, "must be ddim for the interpolation process"
-        yield "sample.eta", ddim and sample.eta != 0, "must be 0 for the interpolation process"
-        pure_noise = "must be trailing or linspace for the interpolation process, to begin at pure noise"
-        yield "sample.spacing", spacing not in ("trailing", "linspace"), pure_noise
-
-
-def _experiment_rules(train: Train, sample: Sample, evaluate: Evaluate, diffusion: Diffusion) -> Iterator[_Rule]:
-    no_null_label = train.label_dropout == 0 and sample.guidance != 0
-    rule = "must be 0 (no guidance): with train.label_dropout = 0 no image is trained without its class"
-    yield "sample.guidance", no_null_label, rule
-    no_bound = evaluate.likelihood_images and diffusion.process == "interpolation"
-    yield (
-        "evaluate.likelihood_images",
-        no_bound,
-        "must be 0, because the interpolation process has no variational bound",
-    )
+def _broken(found: Iterable[rules.Rule], values: Mapping[str, Any]) -> Iterator[Conflict]:
+    return (Conflict(key, alternatives.look_up(values, key), rule) for key, broken, rule in found if broken)
