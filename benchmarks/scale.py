@@ -1,8 +1,8 @@
 """Measure a training step that 1, 2 and 4 processes share, with a fixed number of images in all.
 
 Each row compares the tree of gradients (runtime.deterministic: true) with DistributedDataParallel (false). The
-overhead of the tree is its step, less the step without an exchange, less the time to send and receive as many numbers
-and do nothing else, as a share of the step. The threads are divided among the processes. The bytes of the weights are
+overhead of the tree is its step, less a step in which the processes wait for each other and exchange nothing, less the
+time to send and receive as many numbers and do nothing else, as a share of the step. The threads are divided among the processes. The bytes of the weights are
 compared with those of one process with as many threads as each of several has, because threads affect rounding.
 """
 
@@ -97,7 +97,7 @@ def _steps(found: list[dict[str, Any]]) -> list[float]:
 
 def overhead(seconds: dict[str, float]) -> float:
     """The share of a step that the tree takes beyond the exchange itself."""
-    return (seconds["tree"] - seconds["without exchange"] - seconds["exchange alone"]) / seconds["tree"]
+    return (seconds["tree"] - seconds["waiting only"] - seconds["exchange alone"]) / seconds["tree"]
 
 
 def printed(rows: dict[str, dict[str, Any]]) -> str:

@@ -23,10 +23,23 @@ from ddpm.diffusion.denoiser import Denoiser
 from ddpm.params import Params
 from ddpm.processes import Group
 from ddpm.training import gradients, loop
-from ddpm.training.gradients import Gradient, Tree
+from ddpm.training.gradients import Gradient, Losses, Tree
 
-CASES = ("tree", "without exchange", "exchange alone", "overlapped", "all_reduce alone")
+CASES = ("tree", "waiting only", "exchange alone", "overlapped", "all_reduce alone")
 _ENDLESS = 10**9  # optimizer steps
+
+
+class InStep:
+    """The gradient of this process alone. At each step the processes wait for each other, as for an exchange."""
+
+    def __init__(self, own: Tree) -> None:
+        self._own = own
+
+    def compute(self, loss: Losses) -> Tensor:
+        """See `Gradient`."""
+        total = self._own.compute(loss)
+        dist.barrier()
+        return total
 
 
 def stepping(
@@ -70,7 +83,7 @@ def cases(params: Params, group: Group) -> tuple[nn.Module, dict[str, Callable[[
         return network, {"tree": tree}
 
     def alone(module: nn.Module) -> tuple[nn.Module, Gradient]:
-        return module, Tree(list(module.parameters()), micros, Group(group.device))
+        return module, InStep(Tree(list(module.parameters()), micros, Group(group.device)))
 
     count = sum(weights.numel() for weights in network.parameters())
     flat = torch.zeros(count, device=group.device)

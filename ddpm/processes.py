@@ -80,9 +80,9 @@ class Group:
         if self.size == 1:
             return
         for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            count = len(flat)
-            flat = torch.nn.functional.pad(flat, (0, -count % self.size))
+            count = sum(tensor.numel() for tensor in bucket)
+            padding = bucket[0].new_zeros(-count % self.size)
+            flat = torch.cat([*(tensor.reshape(-1) for tensor in bucket), padding])
             with _connected():
                 self._sum(flat)
             parts = flat[:count].split([tensor.numel() for tensor in bucket])

@@ -136,7 +136,7 @@ def test_fid_and_inception_score_without_torch_fidelity(monkeypatch: pytest.Monk
 
 
 def test_overhead_is_a_share_of_the_step() -> None:
-    assert scale.overhead({"tree": 10.0, "without exchange": 7.0, "exchange alone": 2.0}) == pytest.approx(0.1)
+    assert scale.overhead({"tree": 10.0, "waiting only": 7.0, "exchange alone": 2.0}) == pytest.approx(0.1)
 
 
 def test_a_part_measures_only_the_rows_that_it_lacks(
