@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import recipes
 from ddpm import device as devices
 from ddpm import files, rng
 from ddpm.data import dataset
@@ -35,7 +36,7 @@ from ddpm.evaluation import fidelity, judge
 from ddpm.evaluation.extractor import Extractor
 from ddpm.evaluation.features import Features, Reference
 from ddpm.network import modelfile
-from ddpm.params import Gaussian, Runtime, Train, UNetNetwork
+from ddpm.params import Params, Runtime
 from ddpm.processes import Group
 from ddpm.training import loop
 from lab.experiment.rows import Rows
@@ -45,30 +46,6 @@ HELD_OUT = 1000  # images of the test split, and samples
 LOGITS = 10
 GREYS = 2**24 + 3  # random bytes from which the images are cut, no multiple of the size of an image
 READ = 50_000  # images that are read without training
-DIFFUSION = Gaussian(
-    process="gaussian",
-    timesteps=1000,
-    schedule="linear",
-    beta_start=1e-4,
-    beta_end=0.02,
-    prediction="eps",
-    variance="fixed",
-    value_range=[-1.0, 1.0],
-)
-NETWORK = UNetNetwork(
-    kind="unet",
-    channels=32,
-    multipliers=[1, 2, 2],
-    blocks=1,
-    attention=[16],
-    heads=1,
-    groups=8,
-    norm_eps=1e-6,
-    dropout=0.0,
-    time=True,
-    downsample="asymmetric",
-    conditional=False,
-)
 
 
 class RandomFeatures(nn.Module):
@@ -106,12 +83,13 @@ def make(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def train(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train for some steps and measure the share of a step that is spent on input; then only read."""
     where = _prepare(options)
-    settings = _training(options.batch, options.steps)
+    params = _settings(options.batch, options.steps)
+    settings, diffusion = params.train, params.diffusion
     data = dataset.read(folder / "train.safetensors")
     torch.manual_seed(0)
-    network = modelfile.Description(DIFFUSION, NETWORK, SHAPE, data.classes).build()
+    network = modelfile.Description(diffusion, params.network, SHAPE, data.classes).build()
     network.to(where).to(memory_format=devices.memory_format(where, settings.precision))
-    batches = Batches(data, settings, DIFFUSION.value_range, where)
+    batches = Batches(data, settings, diffusion.value_range, where)
     waited, usual = [0.0], batches.get
 
     def get(*arguments: Any) -> Any:
@@ -122,7 +100,7 @@ def train(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     batches.get = get  # type: ignore[method-assign]
     learner = loop.Learner.start(network, settings)
-    denoiser = Denoiser(network, process.from_settings(DIFFUSION, where), DIFFUSION)
+    denoiser = Denoiser(network, process.from_settings(diffusion, where), diffusion)
     taken, begin = [], time.perf_counter()
     for record in loop.train(learner, denoiser, batches, settings):
         record.loss.item()  # wait for the device
@@ -144,7 +122,8 @@ def read(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     where = _prepare(options)
     data = dataset.read(folder / "train.safetensors")
     steps = min(READ, len(data.images)) // 128
-    batches = Batches(data, _training(128, steps), DIFFUSION.value_range, where)
+    params = _settings(128, steps)
+    batches = Batches(data, params.train, params.diffusion.value_range, where)
     generator = rng.torch_generator(where, 0, "unused")
     begin = time.perf_counter()
     for step in range(1, steps + 1):
@@ -215,28 +194,19 @@ def _extractor(options: argparse.Namespace, device: torch.device) -> Extractor:
     return Extractor("classifier", network, network, "", None)
 
 
-def _training(batch: int, steps: int) -> Train:
-    return Train(
-        seed=0,
-        steps=steps,
-        batch_size=batch,
-        accumulate=1,
-        learning_rate=1e-4,
-        learning_rate_decay="constant",
-        warmup=0,
-        betas=[0.9, 0.999],
-        grad_clip=1.0,
-        ema_decay=0.999,
-        ema_every=1,
-        loss="simple",
-        weighting="none",
-        min_snr_gamma=None,
-        horizontal_flip=True,
-        label_dropout=None,
-        precision="bf16",
-        snapshots=[],
-        init=None,
-    )
+def _settings(batch: int, steps: int) -> Params:
+    """A small U-Net for images of 64x64, otherwise the default recipe."""
+    changes = {
+        "data.image_size": SHAPE[-1],
+        "data.channels": SHAPE[0],
+        "network.multipliers": [1, 2, 2],
+        "network.attention": [SHAPE[-1] // 4],
+        "train.batch_size": batch,
+        "train.steps": steps,
+        "train.horizontal_flip": True,
+        "train.precision": "bf16",
+    }
+    return recipes.settings("default", changes)
 
 
 def _peak() -> float:

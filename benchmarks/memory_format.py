@@ -1,79 +1,73 @@
-"""Measure the time of a training step for each memory format and precision.
+"""Measure a training step of a small network in each memory format and precision.
 
-The cases alternate within one run. The output lists the median time per step and its ratio to contiguous fp32.
-
-python -m benchmarks.memory_format --size 28 --channels 32
+The cases alternate within one run. Each ratio is the speed, as a multiple of that of contiguous fp32.
 """
 
-import argparse
-import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks import recipes, results, timing
 from ddpm.device import autocast
-from ddpm.network.unet import UNet
-from ddpm.params import UNetNetwork
+from ddpm.network.modelfile import Description
 
-FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-
-
-def network(channels: int, size: int) -> UNet:
-    """A U-Net of three levels for grey images of the given size."""
-    settings = UNetNetwork(
-        kind="unet",
-        channels=channels,
-        multipliers=[1, 2, 2],
-        blocks=1,
-        attention=[size // 4],
-        heads=1,
-        groups=8,
-        norm_eps=1e-6,
-        dropout=0.0,
-        time=True,
-        downsample="asymmetric",
-        conditional=False,
-    )
-    return UNet(settings, 1, size, outputs=1, classes=0)
+FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+_BASE = "fp32 contiguous"
 
 
 def run(argv: Sequence[str] | None = None) -> None:
     """Alternate and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=28)
-    parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args(argv)
-    device = torch.device(arguments.device)
-    torch.set_num_threads(2)
+    parser = results.parser(__doc__, rounds=7)
+    parser.add_argument("--size", type=int, default=28, help="pixels of the grey images (default 28)")
+    parser.add_argument("--channels", type=int, default=32, help="channels of the first of three levels (default 32)")
+    parser.add_argument("--batch", type=int, default=64, help="images (default 64)")
+    options = parser.parse_args(argv)
+    changes = {
+        "data.source": "mnist",
+        "data.image_size": options.size,
+        "network.channels": options.channels,
+        "network.multipliers": [1, 2, 2],
+        "network.attention": [options.size // 4],
+        "train.batch_size": options.batch,
+    }
+    params = recipes.settings("default", changes)
+    device = results.prepare(params.runtime, options.device, options.threads)
+    described = recipes.description(params)
+    cases = {
+        f"{precision} {name}": stepping(described, options.batch, device, precision, memory_format)
+        for precision in ("fp32", "bf16")
+        for name, memory_format in FORMATS.items()
+    }
+    durations = timing.interleaved(cases, device, options.rounds, calls=2, progress=results.say)
+    rows = {
+        name: {
+            "ms": results.plain(timing.Spread.of([1e3 * each for each in durations.seconds[name]])),
+            "ratio": results.plain(durations.ratio(name, _BASE)),
+        }
+        for name in cases
+    }
+    lines = [[name, f"{row['ms']['median']:.1f}", f"{row['ratio']['median']:.2f}"] for name, row in rows.items()]
+    printed = results.table(["", "ms per step", f"times {_BASE}"], lines)
+    results.finish("memory formats", rows, printed, device, options.json)
 
-    cases = {}
-    for precision in ("fp32", "bf16"):
-        for name, memory_format in FORMATS.items():
-            net = network(arguments.channels, arguments.size).to(device).to(memory_format=memory_format)
-            adam = torch.optim.Adam(net.parameters(), fused=True)
-            x = torch.randn(arguments.batch, 1, arguments.size, arguments.size, device=device)
-            cases[f"{precision} {name}"] = (net, adam, x.contiguous(memory_format=memory_format), precision)
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    index = torch.randint(0, 1000, (arguments.batch,), device=device)
-    for _ in range(arguments.rounds + 1):
-        for name, (net, adam, x, precision) in cases.items():
-            begin = time.perf_counter()
-            for _ in range(2):
-                with autocast(device, precision):
-                    out = net(x, index)
-                (out.float() - x).square().mean().backward()
-                adam.step()
-                adam.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append((time.perf_counter() - begin) / 2)
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    for name, median in medians.items():
-        print(f"{name:<20} {median * 1000:7.1f} ms/step  ratio {median / medians['fp32 contiguous']:.2f}")
+
+def stepping(
+    described: Description, batch: int, device: torch.device, precision: str, memory_format: torch.memory_format
+) -> Callable[[], None]:
+    """A function that takes an optimizer step on random images."""
+    network = recipes.network(described).to(device).to(memory_format=memory_format)
+    adam = torch.optim.Adam(network.parameters(), fused=True)
+    x = torch.randn(batch, *described.image_shape, device=device).contiguous(memory_format=memory_format)
+    index = torch.randint(0, 1000, (batch,), device=device)
+
+    def step() -> None:
+        with autocast(device, precision):
+            out = network(x, index)
+        (out.float() - x).square().mean().backward()
+        adam.step()
+        adam.zero_grad()
+
+    return step
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from benchmarks import others, ours, recipes, results, speed
+from benchmarks import others, ours, results, speed
 from benchmarks.recipes import Size
 from ddpm.params import Params
 
@@ -47,17 +47,7 @@ def cases(params: Params, size: Size, device: torch.device, compiled: bool) -> l
 
 def run(argv: Sequence[str] | None = None) -> None:
     """Measure the networks one after the other."""
-    options = speed.parser(__doc__, rounds=5).parse_args(argv)
-    rows, shown = {}, []
-    for name in options.network:
-        size = recipes.SIZES[name]
-        device = results.prepare(recipes.settings(size.recipe, {}).runtime, options.device, options.threads)
-        params = speed.parameters_of(size, device, options.batch)
-        made = cases(params, size, device, options.compiled)
-        calls = max(speed.calls_of(name, device, options.calls) // EVALUATIONS, 1)
-        rows[name] = speed.measure(made, params, device, options.rounds, calls, EVALUATIONS)
-        shown.append(f"{name}, batch {params.train.batch_size}\n\n{speed.printed(rows[name])}")
-    results.finish("network evaluations while sampling", rows, "\n\n".join(shown), device, options.json)
+    speed.command(argv, __doc__, "network evaluations while sampling", cases, EVALUATIONS)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Each row compares the tree of gradients (runtime.deterministic: true) with DistributedDataParallel (false). The
 overhead of the tree is its step, less a step in which the processes wait for each other and exchange nothing, less the
-time to send and receive as many numbers and do nothing else, as a share of the step. The threads are divided among the processes. The bytes of the weights are
-compared with those of one process with as many threads as each of several has, because threads affect rounding.
+time to send and receive as many numbers and do nothing else, as a share of the step. The threads are divided among the
+processes. The bytes of the weights are compared with those of one process with as many threads as each of several has,
+because threads affect rounding.
 """
 
 import argparse

@@ -19,9 +19,31 @@ _LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channe
 Case = tuple[str, Callable[[], Callable[[], object]]]  # its name, and a function that makes it
 
 
-def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The options of both commands."""
-    made = results.parser(description, rounds)
+Cases = Callable[[Params, Size, torch.device, bool], list[Case]]  # also with those of runtime.compile, or without
+
+
+def command(
+    argv: Sequence[str] | None, description: str | None, title: str, cases: Cases, evaluations: int | None
+) -> None:
+    """Measure the networks one after the other: the command line of `train` and `sample`.
+
+    A call of a case evaluates the network so often for each image; None for a training step.
+    """
+    options = _parser(description).parse_args(argv)
+    rows, shown = {}, []
+    for name in options.network:
+        size = recipes.SIZES[name]
+        device = results.prepare(recipes.settings(size.recipe, {}).runtime, options.device, options.threads)
+        params = parameters_of(size, device, options.batch)
+        made = cases(params, size, device, options.compiled)
+        calls = max(calls_of(name, device, options.calls) // (evaluations or 1), 1)
+        rows[name] = measure(made, params, device, options.rounds, calls, evaluations)
+        shown.append(f"{name}, batch {params.train.batch_size}\n\n{printed(rows[name])}")
+    results.finish(title, rows, "\n\n".join(shown), device, options.json)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    made = results.parser(description, rounds=5)
     sizes = list(recipes.SIZES)
     made.add_argument("--network", choices=sizes, nargs="+", default=sizes, help="networks to measure (default all)")
     made.add_argument("--batch", type=int, help="images (default: digits 64; cifar10 16 on a CPU, 128 on a GPU)")
