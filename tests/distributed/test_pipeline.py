@@ -23,7 +23,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_result_has_the_bytes_of_one_process(processes: int, alone: Project, tmp_path: Path) -> None:
     project, said = reproduce(tmp_path / "a project", processes)
     assert f"{processes} processes (the same bytes as one)" in said
