@@ -49,7 +49,7 @@ def in_use(values: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("data.image_size", "network.multipliers", "network.attention")
     size, multipliers, attention = (look_up(used, key) for key in keys)
     if isinstance(size, int) and isinstance(multipliers, list) and isinstance(attention, list):
-        sizes = [size // 2**level for level in range(len(multipliers))]
+        sizes = [size >> level for level in range(min(len(multipliers), 64))]  # the list may still have any length
         used["network"]["attention"] = [wanted for wanted in attention if wanted in sizes]
     return used
 

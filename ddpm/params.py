@@ -4,6 +4,7 @@ The schema has no defaults: all values are in params.yaml or follow from them (d
 """
 
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ddpm import alternatives, rules
 from ddpm.errors import UsageError, no_such_key
+
+
+_LARGEST = 100_000  # bytes of a params.yaml, ten times those of the default recipe
+_SHOWN = 100  # wrong settings that an error lists
 
 
 class ParamsError(UsageError):
@@ -28,8 +33,27 @@ class Conflict:
     rule: str
 
     def __str__(self) -> str:
-        value = "" if self.value is alternatives.MISSING else f" = {self.value!r}"
-        return f"{self.key}{value}: {self.rule}"
+        value = "" if self.value is alternatives.MISSING else f" = {_SHORT.repr(self.value)}"
+        return f"{_SHORT.cut(self.key)}{value}: {self.rule}"
+
+
+class _Short(reprlib.Repr):
+    """Values as their `repr`, without the middle of long ones: a value from a file may have any size and depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 200
+        self.maxlist = self.maxdict = 20
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) < 10**1000 else f"an integer of {x.bit_length():,} bits"
+
+    def cut(self, text: str) -> str:
+        """A key, which a file may choose."""
+        return text if len(text) <= self.maxstring else f"{text[: self.maxstring]}..."
+
+
+_SHORT = _Short()
 
 
 class ConflictError(UsageError):
@@ -45,11 +69,24 @@ def _number(value: object) -> object:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", value) else value
 
 
+# The bounds are far above what experiments use. They keep every value within the types that hold it, and what one value
+# alone decides, such as the depth of the network, within what can be built. ddpm/estimate.py adds up what the values
+# need together.
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Beta = Annotated[Number, Field(ge=1e-12, lt=1)]  # below 1e-12, 1 - beta loses its digits in float64
+Rate = Annotated[Number, Field(gt=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(ge=1)]
 Timesteps = Annotated[int, Field(ge=2, le=100_000)]
+Size = Annotated[int, Field(ge=1, le=4096)]  # pixels
+Width = Annotated[int, Field(ge=1, le=16_384)]  # channels
+Multiplier = Annotated[int, Field(ge=1, le=4096)]
+Multipliers = Annotated[list[Multiplier], Field(min_length=1, max_length=13)]  # 4096 pixels halved 12 times are one
+Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]  # optimizer steps
+StepsOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]  # images
+ValueRange = Annotated[list[Annotated[Number, Field(ge=-10_000, le=10_000)]], Field(min_length=2, max_length=2)]
+Metric = Annotated[Number, Field(ge=-1e15, le=1e15)]
+Text = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]  # the longest path of Linux
 
 
 class Section(BaseModel):
@@ -62,9 +99,9 @@ class Data(Section):
     """The images, and how they become squares of one size."""
 
     source: Literal["digits", "shapes", "mnist", "fashion-mnist", "kmnist", "cifar10", "folder"]
-    path: str | None
+    path: Text | None
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    image_size: Annotated[int, Field(ge=2, le=4096)]
+    image_size: Annotated[Size, Field(ge=2)]
     channels: Literal[1, 3]
     fit: Literal["pad", "resize", "crop"]
     seed: Seed | None
@@ -80,7 +117,7 @@ class Gaussian(Section):
     beta_end: Beta | None
     prediction: Literal["eps", "x_0", "v", "mu"]
     variance: Literal["fixed", "learned", "learned_range"]
-    value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
+    value_range: ValueRange
 
 
 class Interpolation(Section):
@@ -90,7 +127,7 @@ class Interpolation(Section):
     timesteps: Timesteps
     prediction: Literal["x_0"]
     variance: Literal["fixed"]
-    value_range: Annotated[list[Number], Field(min_length=2, max_length=2)]
+    value_range: ValueRange
 
 
 Diffusion = Annotated[Gaussian | Interpolation, Field(discriminator="process")]
@@ -100,13 +137,13 @@ class UNetNetwork(Section):
     """The U-Net, Appendix B of the paper."""
 
     kind: Literal["unet"]
-    channels: Count
-    multipliers: Annotated[list[Count], Field(min_length=1)]
-    blocks: Count
-    attention: list[Count]
-    heads: Count
-    groups: Count
-    norm_eps: Annotated[Number, Field(gt=0)]
+    channels: Width
+    multipliers: Multipliers
+    blocks: Annotated[int, Field(ge=1, le=100)]
+    attention: Annotated[list[Size], Field(max_length=13)]
+    heads: Width
+    groups: Width
+    norm_eps: Annotated[Number, Field(ge=1e-12, le=1)]  # a smaller one vanishes beside the variance in float32
     dropout: Annotated[Number, Field(ge=0, lt=1)]
     time: bool
     downsample: Literal["asymmetric", "symmetric"]
@@ -117,8 +154,8 @@ class BasicNetwork(Section):
     """The minimal U-Net of the Hugging Face course: convolutions only, no time and no labels."""
 
     kind: Literal["basic"]
-    channels: Count
-    multipliers: Annotated[list[Count], Field(min_length=1)]
+    channels: Width
+    multipliers: Multipliers
     time: Literal[False]
     conditional: Literal[False]
 
@@ -130,49 +167,49 @@ class Train(Section):
     """The optimisation, Algorithm 1 of the paper."""
 
     seed: Seed
-    steps: Annotated[int, Field(ge=0)]
-    batch_size: Count
-    accumulate: Count
-    learning_rate: Annotated[Number, Field(gt=0)]
+    steps: StepsOrNone
+    batch_size: BatchSize
+    accumulate: BatchSize
+    learning_rate: Rate
     learning_rate_decay: Literal["constant", "linear", "cosine"]
-    warmup: Annotated[int, Field(ge=0)]
+    warmup: StepsOrNone
     betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
-    grad_clip: Annotated[Number, Field(gt=0)] | None
+    grad_clip: Annotated[Number, Field(ge=1e-9, le=1e9)] | None
     ema_decay: Annotated[Number, Field(ge=0, lt=1)]
-    ema_every: Count
+    ema_every: Steps
     loss: Literal["simple", "vlb", "hybrid"]
     weighting: Literal["none", "snr", "min_snr"]
-    min_snr_gamma: Annotated[Number, Field(gt=0)] | None
+    min_snr_gamma: Annotated[Number, Field(gt=0, le=1e9)] | None
     horizontal_flip: bool
     label_dropout: Annotated[Number, Field(ge=0, lt=1)] | None
     precision: Literal["fp32", "bf16"]
-    snapshots: list[Count]
-    init: str | None
+    snapshots: Annotated[list[Steps], Field(max_length=1000)]
+    init: Text | None
 
 
 class Sample(Section):
     """The sampler: Algorithm 2 of the paper, DDIM or DPM-Solver++."""
 
     seed: Seed
-    count: Count
-    batch_size: Count
+    count: Annotated[int, Field(ge=1, le=100_000_000)]
+    batch_size: BatchSize
     sampler: Literal["ancestral", "ddim", "dpm_solver"]
-    steps: Count
+    steps: Annotated[int, Field(ge=1, le=100_000)]
     spacing: Literal["leading", "trailing", "linspace", "quad"]
     eta: Annotated[Number, Field(ge=0, le=1)] | None
     sigma: Literal["large", "small"] | None
     clip: bool
-    guidance: Annotated[Number, Field(ge=0)] | None
+    guidance: Annotated[Number, Field(ge=0, le=1000)] | None
     precision: Literal["fp32", "bf16"]
 
 
 class Classifier(Section):
     """The training of the small classifier that serves as extractor."""
 
-    channels: Count
-    steps: Count
-    batch_size: Count
-    learning_rate: Annotated[Number, Field(gt=0)]
+    channels: Annotated[int, Field(ge=1, le=1024)]
+    steps: Steps
+    batch_size: BatchSize
+    learning_rate: Rate
 
 
 class Evaluate(Section):
@@ -180,8 +217,8 @@ class Evaluate(Section):
 
     seed: Seed
     extractor: Literal["classifier", "inception"]
-    weights: str | None
-    likelihood_images: Annotated[int, Field(ge=0)]
+    weights: Text | None
+    likelihood_images: Annotated[int, Field(ge=0, le=100_000_000)]
     neighbours: Annotated[int, Field(ge=1, le=64)]
     classifier: Classifier | None
 
@@ -189,32 +226,35 @@ class Evaluate(Section):
 class Runtime(Section):
     """The device, the threads, the files and the logs of a run."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
-    threads: Count
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?|mps)$")]
+    threads: Annotated[int, Field(ge=1, le=1024)]
     compile: Literal[False, True, "auto"]
     deterministic: bool
-    launcher: Annotated[str, Field(min_length=1)] | None
-    data_root: str
+    launcher: Annotated[Text, Field(min_length=1)] | None
+    data_root: Text
     resume: bool
-    checkpoint_every: Count
-    keep_states: Count
-    preview_every: Count
-    log_every: Count
+    checkpoint_every: Steps
+    keep_states: Annotated[int, Field(ge=1, le=1000)]
+    preview_every: Steps
+    log_every: Steps
 
 
 class Tracking(Section):
     """The MLflow server and experiment."""
 
-    uri: str | None
-    experiment: Annotated[str, Field(min_length=1)]
+    uri: Text | None
+    experiment: Annotated[Text, Field(min_length=1, max_length=256)]
     log_model: bool
 
 
 class Reported(Section):
     """Metrics reported elsewhere, which the report shows beside this experiment's."""
 
-    source: Annotated[str, Field(min_length=1)]
-    metrics: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z]\w*(\.\w+)+$")], Number], Field(min_length=1)]
+    source: Annotated[Text, Field(min_length=1)]
+    metrics: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z]\w*(\.\w+)+$", max_length=256)], Metric],
+        Field(min_length=1, max_length=100),
+    ]
 
 
 class Params(Section):
@@ -233,13 +273,25 @@ class Params(Section):
 
 def load(path: Path) -> Params:
     """Read and check params.yaml. Raises `ParamsError`, with one line per wrong setting, or `FileNotFoundError`."""
+    return check(read(path), str(path))
+
+
+def read(path: Path, name: str | None = None) -> object:
+    """Parse params.yaml, which messages call `name`. Raises `ParamsError` or `FileNotFoundError`."""
     import yaml  # here, so that the sections are usable without PyYAML
 
+    name = name or str(path)
+    if path.stat().st_size > _LARGEST:
+        raise ParamsError(f"{name} is larger than {_LARGEST:,} bytes: it holds settings, not data")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
-    return check(values, str(path))
+        # Not the parser in C: it crashes at the end of its stack if lists are nested deeply.
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise
+    except RecursionError as error:
+        raise ParamsError(f"{name} is not valid YAML: it is nested too deeply") from error
+    except Exception as error:  # PyYAML raises errors of many kinds for values that a tag or a date cannot have
+        raise ParamsError(f"{name} is not valid YAML: {str(error)[:1000]}") from error
 
 
 def check(values: object, name: str = "params.yaml") -> Params:
@@ -254,14 +306,24 @@ def check(values: object, name: str = "params.yaml") -> Params:
     except ValidationError as error:
         conflicts = [*(complaint(dict(e)) for e in error.errors()), *_broken(alternatives.rules(used), used)]
     if conflicts:
-        raise ParamsError("\n  ".join([f"{name} is not usable:", *map(str, conflicts)]))
+        more = [f"and {len(conflicts) - _SHOWN:,} more"] if len(conflicts) > _SHOWN else []
+        raise ParamsError("\n  ".join([f"{name} is not usable:", *map(str, conflicts[:_SHOWN]), *more]))
     return params
+
+
+def broken_rule(error: Mapping[str, Any]) -> str:
+    """The rule of an error of pydantic, such as "must be at most 1,000,000"."""
+    words = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
+    if error["type"] in words:
+        bound, key = words[error["type"]]
+        return f"must be {bound} {error['ctx'][key]:,.12g}"
+    return str(error["msg"]).replace("Input should be ", "must be ").replace(" should ", " must ")
 
 
 def complaint(error: Mapping[str, Any]) -> Conflict:
     """Convert an error of pydantic, about a section or a config from elsewhere."""
     kind, value, (section, *inner) = error["type"], error["input"], map(str, error["loc"])
-    rule = error["msg"].replace("Input should be ", "must be ").replace(" should ", " must ")
+    rule = broken_rule(error)
     if kind.startswith("union_tag"):  # the key that chooses the variant of a section
         inner = [error["ctx"]["discriminator"].strip("'")]
         value = error["ctx"].get("tag")
@@ -273,6 +335,10 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
         value, rule = alternatives.MISSING, "is missing; recipes/default.yaml shows every section and key"
     elif kind == "extra_forbidden":
         rule = "is now called reported" if key == "published" else no_such_key(key, Params)
+    elif kind == "string_pattern_mismatch" and key == "runtime.device":
+        rule = "must be auto, cpu, cuda, cuda:N with N at most 99, or mps"
+    elif kind == "string_pattern_mismatch" and "\\x00" in rule:
+        rule = "must not contain a null character"
     elif value is None and key in ("data.image_size", "data.channels"):
         rule = "must be set for source folder; `ddpm data PATH --dry-run` suggests a value"
     return Conflict(key, value, f"{rule[0].lower()}{rule[1:]}")

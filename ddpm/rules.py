@@ -23,7 +23,8 @@ def of_model(values: Values) -> Iterator[Rule]:
     """The rules for the sections diffusion and network, and for the size of the images."""
     diffusion, network, image_size = values["diffusion"], values["network"], values["data"]["image_size"]
     low, high = diffusion["value_range"]
-    yield "diffusion.value_range", low >= high, "must be [low, high] with low < high"
+    apart = "must be [low, high] with low < high, and these at least 0.001 apart"  # float32 has 24 bits
+    yield "diffusion.value_range", high - low < 0.001, apart
     if diffusion["process"] == "gaussian":
         yield from _schedule(diffusion)
     multipliers, first = network["multipliers"], network["channels"]

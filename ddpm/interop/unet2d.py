@@ -6,27 +6,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ddpm.params import Conflict, Count, Number, Section, UNetNetwork
+from ddpm.params import Conflict, Number, Section, Size, UNetNetwork, Width
 
 _PADS = {"asymmetric": 0, "symmetric": 1}  # with 0, diffusers pads the right and the bottom
-_Size = Annotated[int, Field(ge=1, le=4096)]  # a bound, because the network is built before its weights are compared
 
 
 class UNet2DConfig(Section):
     """The keys of a config. A literal lists the supported values; a default is that of diffusers."""
 
-    sample_size: _Size
-    in_channels: _Size
-    out_channels: _Size
-    block_out_channels: Annotated[list[_Size], Field(min_length=1)]
+    sample_size: Size
+    in_channels: Size
+    out_channels: Size
+    block_out_channels: Annotated[list[Size], Field(min_length=1, max_length=13)]
     layers_per_block: Annotated[int, Field(ge=1, le=100)]
     down_block_types: list[Literal["DownBlock2D", "AttnDownBlock2D"]]
     up_block_types: list[Literal["UpBlock2D", "AttnUpBlock2D"]]
     downsample_padding: Literal[0, 1]
-    attention_head_dim: Count | None
+    attention_head_dim: Width | None
     flip_sin_to_cos: bool
     freq_shift: Literal[1]  # the paper's frequencies
-    norm_num_groups: Count
+    norm_num_groups: Width
     norm_eps: Number
     dropout: Number = 0.0
     act_fn: Literal["silu"] = "silu"

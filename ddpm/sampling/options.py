@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ValidationError
 
-from ddpm.params import Conflict, ConflictError, Sample, sampling_conflicts
+from ddpm.params import Conflict, ConflictError, Sample, broken_rule, sampling_conflicts
 
 if TYPE_CHECKING:  # importing it imports torch, which takes seconds
     from ddpm.network.modelfile import Description
@@ -55,7 +55,7 @@ def settings(description: "Description", options: Options) -> Sample:
     try:
         chosen = Sample.model_validate(values)
     except ValidationError as error:
-        rules = [(e["loc"][0], e["input"], e["msg"].replace("Input should", "must")) for e in error.errors()]
+        rules = [(e["loc"][0], e["input"], broken_rule(dict(e))) for e in error.errors()]
         raise ConflictError([Conflict(f"sample.{key}", value, rule) for key, value, rule in rules]) from None
     conflicts = list(sampling_conflicts(chosen, description.diffusion, description.network))
     if options.label is not None and not description.network.conditional:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps, to_hydra_overrides
 from dvc.utils.serialize import load_yaml
@@ -32,13 +31,11 @@ def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
         name = f"{dvcfile.PARAMS} with {', '.join(one)}" if one else str(dvcfile.PARAMS)
         try:
             with _changed(one) as copy:
-                params.check(dvcfile.parsed(copy), name)
+                params.check(params.read(copy, name), name)
                 values = load_yaml(copy)  # as DVC reads it: 1e-05 is a number
                 described[name] = [*_differences(values, defaults), _stages(values)]
         except UsageError as error:
             errors.append(str(error))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"{dvcfile.PARAMS} is not valid YAML: {error}") from error
     if errors:
         raise UsageError("\n".join(dict.fromkeys(errors)))
     for name, lines in described.items():

@@ -192,14 +192,14 @@ def test_a_file_that_cannot_be_written_is_one_message(model_file: Path) -> None:
         (["--sampler", "ancestral", "--eta", 0.5], "ddpm: --eta 0.5: "),
         (["--sigma", "small"], "ddpm: --sigma small: "),
         (["--steps", 11], "ddpm: --steps 11: must be at most diffusion.timesteps = 10"),
-        (["--count", 0], "ddpm: --count 0: must be greater than or equal to 1"),
+        (["--count", 0], "ddpm: --count 0: must be at least 1"),
         (["--device", "cuda:99"], "ddpm: device 'cuda:99': this machine has "),
         (["--device", "gpu"], "ddpm: device 'gpu': must be auto, cpu, cuda, cuda:N or mps"),
         (["--device", "mps"], "ddpm: device 'mps': this machine has no MPS; use cpu or auto"),
         (["--device", "meta"], "ddpm: device 'meta': must be auto, cpu, cuda, cuda:N or mps"),
         (["--out", "model.safetensors/x.png"], "ddpm: model.safetensors/x.png: "),
-        (["--seed", -1], "ddpm: --seed -1: must be greater than or equal to 0"),
-        (["--steps", 0], "ddpm: --steps 0: must be greater than or equal to 1"),
+        (["--seed", -1], "ddpm: --seed -1: must be at least 0"),
+        (["--steps", 0], "ddpm: --steps 0: must be at least 1"),
         (
             ["--label", "a"],
             "ddpm: --label a: applies only to conditional models; this model has no classes, so omit it",
@@ -220,7 +220,7 @@ def test_an_error_of_generate_is_one_message_and_leaves_no_file(
 
 def test_several_errors_of_options_are_one_line_each(model_file: Path, tmp_path: Path) -> None:
     assert fails("generate", "--model", model_file, "--out", tmp_path / "out.png", "--seed", -1, "--count", 0) == (
-        "ddpm: --seed -1: must be greater than or equal to 0\n  --count 0: must be greater than or equal to 1"
+        "ddpm: --seed -1: must be at least 0\n  --count 0: must be at least 1"
     )
 
 

@@ -53,7 +53,7 @@ def test_settings_that_differ_from_the_default_are_listed() -> None:
         (["+train.stepz=3"], "train.stepz = 3: there is no such key; the nearest is train.steps"),
         (["~train.steps"], "train.steps: is missing; recipes/default.yaml shows every section and key"),
         (["sample.steps=1001"], "sample.steps = 1001: must be at most diffusion.timesteps = 1000"),
-        (["data.seed=${train.seed}", "train.seed=-1"], "train.seed = -1: must be greater than or equal to 0"),
+        (["data.seed=${train.seed}", "train.seed=-1"], "train.seed = -1: must be at least 0"),
     ],
 )
 @pytest.mark.usefixtures("repository")
@@ -95,9 +95,9 @@ def test_every_experiment_of_a_sweep_is_checked() -> None:
     ]
     assert refused("sample.eta=choice(0.0,2.0,3.0)").splitlines() == [
         "ddpm: params.yaml with sample.eta=2.0 is not usable:",
-        "  sample.eta = 2.0: must be less than or equal to 1",
+        "  sample.eta = 2.0: must be at most 1",
         "params.yaml with sample.eta=3.0 is not usable:",
-        "  sample.eta = 3.0: must be less than or equal to 1",
+        "  sample.eta = 3.0: must be at most 1",
     ]
 
 

@@ -107,7 +107,7 @@ def test_every_form_of_a_request_gives_the_same_options(given: object) -> None:
         ),
         ({"steps": 11}, "steps = 11: must be at most diffusion.timesteps = 10"),
         ({"steps": "many"}, "steps = many: must be a valid integer"),
-        ({"seed": -1, "count": 0}, "seed = -1: must be .*\ncount = 0: must be greater than or equal to 1"),
+        ({"seed": -1, "count": 0}, "seed = -1: must be .*\ncount = 0: must be at least 1"),
         ({"sampler": "euler"}, "sampler = euler: must be 'ancestral', 'ddim' or 'dpm_solver'"),
         ({"sampler": "ancestral", "eta": 0.5}, "eta = 0.5: "),
         ({"count": [3, 4]}, r"count = \[3, 4\]: must be one value"),
