@@ -15,7 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ddpm import alternatives, rules
 from ddpm.errors import UsageError, no_such_key
 
-
 _LARGEST = 100_000  # bytes of a params.yaml, ten times those of the default recipe
 _SHOWN = 100  # wrong settings that an error lists
 
