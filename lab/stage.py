@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -99,6 +99,7 @@ def run(stage: Callable[..., None]) -> None:
             launch.start_again(launcher, f"stages.{name}", params.runtime.threads)
         elif name in _COMPUTING or processes.rank() == 0:
             with _sharing_cores(name, params.runtime), _placed(name, params) as placed:
+                _check_capacity(name, placed, paths)
                 stage(placed, **paths)
         processes.leave()
     except UsageError as error:
@@ -180,6 +181,16 @@ def _placed(name: str, params: "Params") -> Iterator["Params"]:
         return
     with gpus.taken(params.runtime.device, processes.local_size()) as device:
         yield params.model_copy(update={"runtime": params.runtime.model_copy(update={"device": device})})
+
+
+def _check_capacity(name: str, params: "Params", paths: Mapping[str, Path]) -> None:
+    """Raise `UsageError` if memory or disk plainly cannot suffice for the stage."""
+    from ddpm import device, processes
+    from lab import capacity
+
+    if processes.rank() == 0:
+        local = processes.local_size()
+        capacity.check(name, params, device.resolve(params.runtime.device, 0, local), local, paths.values())
 
 
 def say(text: str) -> None:

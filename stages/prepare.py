@@ -7,7 +7,7 @@ from ddpm.data import sources
 from ddpm.data.pack import pack
 from ddpm.errors import UsageError
 from ddpm.params import Params
-from lab import stage
+from lab import capacity, stage
 from lab.experiment import dvcfile
 
 
@@ -18,6 +18,9 @@ def prepare(params: Params, train: Path, test: Path) -> None:
             "prepare: data.digest is null, so `dvc repro` ignores changed images; `ddpm data` sets it", file=sys.stderr
         )
     splits = sources.load(params.data, dvcfile.data_root(params.runtime.data_root))
+    if params.data.source == "folder":  # the number of its images is known only now
+        pixels = sum(map(len, splits)) * params.data.channels * params.data.image_size**2
+        capacity.check_disk(pixels, [train, test], "data.image_size")
     try:
         for split, path in zip(splits, (train, test), strict=True):
             with stage.bar(f"prepare {path.stem}", len(split), "img") as bar:
