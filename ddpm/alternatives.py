@@ -89,9 +89,10 @@ def rules(values: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
 
 def look_up(values: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key, or `MISSING`."""
-    section, name = key.split(".")
-    inner = values.get(section)
-    return inner.get(name, MISSING) if isinstance(inner, Mapping) else MISSING
+    inner: Any = values
+    for name in key.split("."):
+        inner = inner.get(name, MISSING) if isinstance(inner, Mapping) else MISSING
+    return inner
 
 
 def _has(values: Mapping[str, Any], key: str) -> bool:

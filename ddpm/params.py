@@ -120,7 +120,7 @@ class Gaussian(Section):
 
 
 class Interpolation(Section):
-    """x_t = (1 - a) x_0 + a u with a = t / T and u uniform: the process of the Hugging Face course."""
+    """x_t = (1 - a) x_0 + a u, a = t / T, u uniform in the value range: the process of the Hugging Face course."""
 
     process: Literal["interpolation"]
     timesteps: Timesteps
@@ -160,6 +160,12 @@ class BasicNetwork(Section):
 
 
 Network = Annotated[UNetNetwork | BasicNetwork, Field(discriminator="kind")]
+
+
+_LARGER = (  # section, the key that chooses its variant, the smaller variant, the one with further settings
+    ("diffusion", "process", "interpolation", Gaussian),
+    ("network", "kind", "basic", UNetNetwork),
+)
 
 
 class Train(Section):
@@ -299,11 +305,12 @@ def check(values: object, name: str = "params.yaml") -> Params:
         raise ParamsError(f"{name} must be a mapping with the sections {', '.join(Params.model_fields)}")
     used = alternatives.in_use(values)
     try:
-        Params.model_validate(alternatives.resolve(values))  # also checks the types of most unused settings
+        Params.model_validate(alternatives.resolve(values))  # also the settings that are not in use
         params = Params.model_validate(used)
         conflicts = list(_conflicts(params))
     except ValidationError as error:
         conflicts = [*(complaint(dict(e)) for e in error.errors()), *_broken(alternatives.rules(used), used)]
+    conflicts += _of_other_variant(values)
     if conflicts:
         more = [f"and {len(conflicts) - _SHOWN:,} more"] if len(conflicts) > _SHOWN else []
         raise ParamsError("\n  ".join([f"{name} is not usable:", *map(str, conflicts[:_SHOWN]), *more]))
@@ -341,6 +348,21 @@ def complaint(error: Mapping[str, Any]) -> Conflict:
     elif value is None and key in ("data.image_size", "data.channels"):
         rule = "must be set for source folder; `ddpm data PATH --dry-run` suggests a value"
     return Conflict(key, value, f"{rule[0].lower()}{rule[1:]}")
+
+
+def _of_other_variant(values: Mapping[str, Any]) -> Iterator[Conflict]:
+    """The wrong values of settings that only the larger variant of a section uses, which is not chosen."""
+    resolved = alternatives.resolve(values)
+    for section, tag, chosen, larger in _LARGER:
+        given = values.get(section)
+        if isinstance(given, Mapping) and given.get(tag) == chosen:
+            rest = {name: value for name, value in given.items() if value is not None}
+            unused = {name for name, value in rest.items() if resolved[section].get(name) != value}
+            try:
+                larger.model_validate(rest)
+            except ValidationError as error:
+                own = (e for e in error.errors() if e["loc"][0] in unused & larger.model_fields.keys())
+                yield from (complaint({**e, "loc": (section, "", *e["loc"])}) for e in own)
 
 
 def _conflicts(params: Params) -> Iterator[Conflict]:

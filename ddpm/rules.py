@@ -100,6 +100,10 @@ def of_sampling(values: Values) -> Iterator[Rule]:
 
 def _evaluation(values: Values) -> Iterator[Rule]:
     train, sample, evaluate = values["train"], values["sample"], values["evaluate"]
+    if evaluate["classifier"]:
+        single = evaluate["classifier"]["batch_size"] == 1 and values["data"]["image_size"] <= 4
+        no_spread = "must be at least 2 for data.image_size up to 4, because its batch normalisation needs two values"
+        yield "evaluate.classifier.batch_size", single, no_spread
     no_null_label = train["label_dropout"] == 0 and sample["guidance"] != 0
     rule = "must be 0 (no guidance): with train.label_dropout = 0 no image is trained without its class"
     yield "sample.guidance", no_null_label, rule

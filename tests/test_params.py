@@ -245,6 +245,13 @@ def test_all_conflicts_are_reported_at_once() -> None:
         ({**INTERPOLATION, "sample.sampler": "dpm_solver"}, "sample.sampler = 'dpm_solver': must be ddim for the inte"),
         ({**INTERPOLATION, **ANCESTRAL}, "sample.sampler = 'ancestral': must be ddim for the interpolation process"),
         ({**INTERPOLATION, "evaluate.likelihood_images": 5}, "evaluate.likelihood_images = 5: must be 0, because the"),
+        (
+            {
+                "data.image_size": 4,
+                "evaluate.classifier": {"channels": 4, "steps": 9, "batch_size": 1, "learning_rate": 1.0},
+            },
+            "evaluate.classifier.batch_size = 1: must be at least 2 for data.image_size up to 4, because its batch norm",
+        ),
         ({"diffusion.beta_end": None}, "diffusion.beta_end = None: must be set for schedule linear or quad or const"),
         (
             {"diffusion.schedule": "warmup50", "diffusion.beta_start": None},
@@ -391,6 +398,14 @@ def test_the_smaller_variants_of_sections_have_fixed_settings() -> None:
         ({"train.label_dropout": 1.5}, "train.label_dropout = 1.5: must be less than 1"),
         ({**INTERPOLATION, "diffusion.stepz": 3}, "diffusion.stepz = 3: there is no such key"),
         ({**BASIC, "network.colour": 3}, "network.colour = 3: there is no such key"),
+        ({**BASIC, "network.heads": 0}, "network.heads = 0: must be greater than or equal to 1"),
+        ({**BASIC, "network.time": "never"}, "network.time = 'never': must be a valid boolean"),
+        ({**BASIC, "network.attention": [0]}, "network.attention.0 = 0: must be greater than or equal to 1"),
+        ({**INTERPOLATION, "diffusion.beta_end": 2.0}, "diffusion.beta_end = 2.0: must be less than 1"),
+        (
+            {**INTERPOLATION, "diffusion.variance": "free"},
+            "diffusion.variance = 'free': must be 'fixed', 'learned' or 'learned_range'",
+        ),
     ],
 )
 def test_settings_that_are_not_in_use_are_checked_too(changes: dict[str, Any], line: str) -> None:

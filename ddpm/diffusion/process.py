@@ -7,6 +7,7 @@ float64.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -118,19 +119,25 @@ class GaussianProcess(Process):
 
 
 class InterpolationProcess(Process):
-    """x_t = (1 - a) x_0 + a u with a = t / T and u uniform: the process of the Hugging Face course."""
+    """x_t = (1 - a) x_0 + a u with a = t / T and u uniform in the value range: the process of the Hugging Face course.
 
-    def __init__(self, timesteps: int, device: torch.device | str = "cpu") -> None:
+    The course's value range is 0 to 1.
+    """
+
+    def __init__(
+        self, timesteps: int, device: torch.device | str = "cpu", value_range: Sequence[float] = (0.0, 1.0)
+    ) -> None:
         amount = torch.arange(timesteps + 1, dtype=torch.float64, device=for_float64(device)) / timesteps
         super().__init__(1 - amount, amount, device)
+        self._low, self._high = value_range
 
     def prior(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw uniform noise in [0, 1)."""
-        return torch.rand(shape, generator=generator, device=self.device)
+        """Draw uniform noise in the value range."""
+        return self._low + (self._high - self._low) * torch.rand(shape, generator=generator, device=self.device)
 
 
 def from_settings(settings: Diffusion, device: torch.device | str = "cpu") -> Process:
     """The process of the section `diffusion` of params.yaml."""
     if isinstance(settings, Gaussian):
         return GaussianProcess(schedule.alpha_bar(settings), device)
-    return InterpolationProcess(settings.timesteps, device)
+    return InterpolationProcess(settings.timesteps, device, settings.value_range)

@@ -39,7 +39,8 @@ class Description:
         """A new network, its weights initialised by torch's global generator."""
         channels, size, _ = self.image_shape
         if isinstance(self.network, BasicNetwork):
-            return BasicUNet(self.network, channels)
+            signed = self.diffusion.prediction != "x_0" or self.diffusion.value_range[0] < 0
+            return BasicUNet(self.network, channels, signed)
         outputs = channels if self.diffusion.variance == "fixed" else 2 * channels
         return UNet(self.network, channels, size, outputs, len(self.classes))
 

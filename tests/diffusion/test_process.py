@@ -180,6 +180,15 @@ def test_priors_are_standard_normal_and_uniform_from_zero_to_one() -> None:
     assert normal.max() > 3
 
 
+def test_the_noise_of_the_interpolation_process_is_uniform_in_the_value_range() -> None:
+    settings = Interpolation(
+        process="interpolation", timesteps=4, prediction="x_0", variance="fixed", value_range=[-1.0, 3.0]
+    )
+    noise = from_settings(settings).prior((50, 2, 30, 40), torch.Generator().manual_seed(0))
+    assert (noise.min().item(), noise.max().item()) == pytest.approx((-1, 3), abs=0.001)
+    assert noise.mean().item() == pytest.approx(1, abs=0.01)
+
+
 def test_settings_choose_the_process(diffusion_settings: Gaussian) -> None:
     course = Interpolation(
         process="interpolation", timesteps=40, prediction="x_0", variance="fixed", value_range=[0.0, 1.0]

@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from ddpm.network.basic import BasicUNet
-from ddpm.params import BasicNetwork
+from ddpm.network.modelfile import Description
+from ddpm.params import BasicNetwork, Gaussian, Interpolation
 
 
-def network(image_channels: int, **changes: Any) -> BasicUNet:
+def network(image_channels: int, signed: bool = False, **changes: Any) -> BasicUNet:
     """A network of three levels with the course's settings by default."""
     torch.manual_seed(0)
     values = {"kind": "basic", "channels": 32, "multipliers": [1, 2, 2], "time": False, "conditional": False}
-    return BasicUNet(BasicNetwork.model_validate({**values, **changes}), image_channels)
+    return BasicUNet(BasicNetwork.model_validate({**values, **changes}), image_channels, signed)
 
 
 def test_network_has_the_courses_parameter_count() -> None:
@@ -62,3 +63,34 @@ def test_output_does_not_depend_on_the_time() -> None:
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     net = network(3, channels=4)
     assert net(x, torch.tensor([0, 0])).equal(net(x, torch.tensor([7, 19])))
+
+
+def test_silu_follows_the_last_convolution_unless_outputs_are_signed() -> None:
+    x, index = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0])
+    course, signed = network(3, channels=4)(x, index), network(3, channels=4, signed=True)(x, index)
+    assert signed.min() < -0.1
+    torch.testing.assert_close(course, torch.nn.functional.silu(signed))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "low", "signed"), [("x_0", 0.0, False), ("x_0", -0.1, True), ("eps", 0.0, True), ("v", -1.0, True)]
+)
+def test_outputs_are_signed_where_the_predicted_values_are(
+    prediction: str, low: float, signed: bool, diffusion_settings: Gaussian
+) -> None:
+    diffusion = diffusion_settings.model_copy(update={"prediction": prediction, "value_range": [low, 1.0]})
+    settings = BasicNetwork(kind="basic", channels=4, multipliers=[1], time=False, conditional=False)
+    built = Description(diffusion, settings, (1, 8, 8), ["a"]).build()
+    torch.nn.init.constant_(built.up[0].get_parameter("bias"), -9.0)
+    assert (built(torch.zeros(1, 1, 8, 8), torch.tensor([0])).min() < -1) == signed
+
+
+def test_the_courses_process_keeps_the_courses_network() -> None:
+    course = Interpolation(
+        process="interpolation", timesteps=9, prediction="x_0", variance="fixed", value_range=[0.0, 1.0]
+    )
+    settings = BasicNetwork(kind="basic", channels=4, multipliers=[1], time=False, conditional=False)
+    torch.manual_seed(0)
+    built = Description(course, settings, (3, 8, 8), ["a"]).build()
+    x, index = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0])
+    assert built(x, index).equal(network(3, channels=4, multipliers=[1])(x, index))

@@ -2,31 +2,23 @@
 
 import json
 import math
-import runpy
-import shlex
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 from ddpm import files
 from ddpm.alternatives import in_use
 from lab.commands import recipe
-from lab.experiment import dvcfile
-from lab.tracking import live, publish
 from tests.data.files import IDX, encoded, folder_of, write_cifar, write_idx, zip_of
 from tests.evaluation.inception import write_random_weights
 from tests.imports import ROOT
+from tests.pipeline.inprocess import STAGES, run, working_in
 
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OUTPUTS = [
     Path(next(iter(out)) if isinstance(out, dict) else out)
     for stage in STAGES.values()
@@ -43,22 +35,10 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(tmp_path: Path) -> Iterator[Path]:
     """A working directory with dvc.yaml and the default recipe; MLflow is disabled."""
-    (tmp_path / "recipes").mkdir()
-    for name in ("dvc.yaml", "recipes/default.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dvcfile, "ROOT", tmp_path)
-    monkeypatch.setattr(live, "live", no_tracking)
-    monkeypatch.setattr(publish, "publish", lambda _: True)
-    yield tmp_path
-    torch.use_deterministic_algorithms(False)
-
-
-@contextmanager
-def no_tracking(*_: object) -> Iterator[SimpleNamespace]:
-    yield SimpleNamespace(log=lambda *_, **__: None, preview=lambda *_: None)
+    with working_in(tmp_path / "project") as folder:
+        yield folder
 
 
 def shrunk(values: dict[str, Any], weights: Path) -> dict[str, Any]:
@@ -106,15 +86,6 @@ def write_images(data: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPat
         write(root / data["path"], files)
 
 
-def run(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the command of a stage in this process."""
-    arguments = shlex.split(STAGES[stage]["cmd"])
-    assert arguments[:3] == ["python", "-m", f"stages.{stage}"]
-    monkeypatch.setattr("sys.argv", arguments[2:])
-    with torch.enable_grad():  # evaluate switches it off for its process
-        runpy.run_path(str(ROOT / "stages" / f"{stage}.py"), run_name="__main__")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_runs_to_its_report(
     name: str, project: Path, inception: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,7 +94,7 @@ def test_every_recipe_runs_to_its_report(
     write_images(values["data"], project / "raw", monkeypatch)
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     for stage in STAGES:
-        run(stage, monkeypatch)
+        run(stage)
     assert not [path for path in OUTPUTS if not path.exists()]
     metrics = json.loads(Path("reports/metrics.json").read_text())
     assert math.isfinite(metrics[values["evaluate"]["extractor"]]["is"])
