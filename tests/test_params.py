@@ -250,7 +250,7 @@ def test_all_conflicts_are_reported_at_once() -> None:
                 "data.image_size": 4,
                 "evaluate.classifier": {"channels": 4, "steps": 9, "batch_size": 1, "learning_rate": 1.0},
             },
-            "evaluate.classifier.batch_size = 1: must be at least 2 for data.image_size up to 4, because its batch norm",
+            "evaluate.classifier.batch_size = 1: must be at least 2 for data.image_size up to 4, because its ba",
         ),
         ({"diffusion.beta_end": None}, "diffusion.beta_end = None: must be set for schedule linear or quad or const"),
         (

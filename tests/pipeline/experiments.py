@@ -187,7 +187,7 @@ def _runtime(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def write_images(where: Path, seed: int) -> None:
-    """Write a folder or a .zip file of 2 to 8 images in two classes, of several sizes and modes, with a split or not."""
+    """Write a folder or a .zip file of 2 to 8 images in two classes, of several sizes and modes, perhaps in splits."""
     draw = np.random.default_rng(seed)
     splits = ("train/", "test/") if draw.random() < 0.5 else ("",)
     count = int(draw.integers(1, 5 - len(splits)))
@@ -197,4 +197,5 @@ def write_images(where: Path, seed: int) -> None:
         pixels = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
         picture = Image.fromarray(pixels).convert(_MODES[number % len(_MODES)])
         files[f"{split}{label}/{index}.png"] = encoded(picture)
+    where.parent.mkdir(parents=True)
     (zip_of if where.suffix == ".zip" else folder_of)(where, files)
