@@ -9,6 +9,7 @@ from ddpm import processes
 from ddpm.data import dataset
 from ddpm.evaluation import extractor as extractors
 from ddpm.evaluation import features as feature_files
+from ddpm.evaluation import reliability
 from ddpm.evaluation.features import Features, Reference
 from ddpm.params import Params
 from lab import kept, stage
@@ -47,6 +48,11 @@ def reference(params: Params, train: Path, test: Path, extractor: Path, features
         if rows is None:
             return
         of_train, of_test = (Features(**rows[split]) for split in images)
+        key = "evaluate.weights" if settings.classifier is None else "evaluate.classifier.learning_rate"
+        for found in (of_train, of_test):
+            reliability.check_finite(found, f"change {key}")
+        for warning in reliability.inaccuracy(extract.accuracy, len(real.classes)):
+            stage.say(f"reference: {warning}")
         digests = (extract.digest, real.digest, held_out.digest)
         feature_files.write(features, Reference(of_train, of_test, extract.kind, *digests, real.source))
 

@@ -117,7 +117,7 @@ def train_classifier(
     """Train a classifier on the labelled images and write it, with its test accuracy, to `path`.
 
     It uses AdamW with a one-cycle learning rate and random translations. `progress(1)` is called after each step.
-    Raises `UsageError` for fewer than two classes.
+    Raises `UsageError` for fewer than two classes, and if the weights are not finite after the training.
     """
     check_classes(train)
     torch.manual_seed(rng.torch_seed(seed, "classifier"))
@@ -136,6 +136,11 @@ def train_classifier(
         schedule.step()
         if progress is not None:
             progress(1)
+    if not all(torch.isfinite(values).all() for values in network.state_dict().values()):
+        raise UsageError(
+            f"evaluate.classifier.learning_rate = {settings.learning_rate!r}: the classifier diverged, its weights are "
+            "not finite numbers; lower the learning rate"
+        )
     metadata = {
         "format": FORMAT,
         "kind": "classifier",

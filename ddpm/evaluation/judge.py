@@ -1,7 +1,7 @@
 """Everything that stage evaluate measures: samples and model, compared with real images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm import figures, images
 from ddpm.diffusion.denoiser import Denoiser
 from ddpm.diffusion.process import Sigma
-from ddpm.evaluation import classes, extractor, features, likelihood, neighbours
+from ddpm.evaluation import classes, extractor, features, likelihood, neighbours, reliability
 from ddpm.evaluation.extractor import Extractor
 from ddpm.evaluation.features import Features, Reference
 from ddpm.evaluation.fidelity import Fidelity, measure
@@ -44,8 +44,17 @@ class Judge:
         return found, self.compare(found)
 
     def compare(self, found: Features) -> Fidelity:
-        """The fidelity of images, by their features, to the real images."""
-        return measure(found, self.reference.train, self.reference.test, self.seed)
+        """The fidelity of images, by their features, to the real images.
+
+        If the extractor is useless, the warnings begin with the reasons, and the metrics have `useless`, which is 1.
+        """
+        real = self.reference.train
+        fidelity = measure(found, real, self.reference.test, self.seed)
+        flaws = reliability.inaccuracy(self.extract.accuracy, real.logits.shape[1]) + reliability.collapse(real)
+        if not flaws:
+            return fidelity
+        metrics, warnings = {"useless": 1.0} | fidelity.metrics, flaws + fidelity.warnings
+        return replace(fidelity, metrics=metrics, warnings=warnings)
 
     def class_metrics(self, samples: Features, labels: Tensor | None) -> dict[str, float]:
         """The classifier's accuracy and the classes of the samples; empty for Inception, whose classes differ."""

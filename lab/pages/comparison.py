@@ -70,14 +70,20 @@ def compare(experiments: Sequence[Experiment], metrics: Sequence[str] = ()) -> T
     """Compare experiments, sorted by the first of `metrics`, best first. Without `metrics` their order stays."""
     ordered = _sorted(experiments, metrics[0]) if metrics else list(experiments)
     chosen = metrics or _usual_metrics(ordered)
+    names = _names(ordered)
     mixed = [key for key in chosen if _has_different_extractors(ordered, key)]
-    note = "measured with different extractors, so the values are not comparable between all experiments"
+    different = "measured with different extractors, so the values are not comparable between all experiments"
+    notes = [f"{', '.join(mixed)}: {different} and the best is not marked"] if mixed else []
+    useless = [key for key in chosen if any(_useless(one, key) for one in ordered)]
+    if useless:
+        of = [name for one, name in zip(ordered, names, strict=True) if any(_useless(one, key) for key in useless)]
+        notes.append(f"{', '.join(useless)}: the extractor of {_listed(of)} is useless, so the best is not marked")
     return Table(
         ordered,
-        _names(ordered),
+        names,
         {key: [_formatted(one.params.get(key, _MISSING)) for one in ordered] for key in _differing(ordered)},
-        {key: _cells(ordered, key, marked=key not in mixed) for key in chosen},
-        [f"{', '.join(mixed)}: {note} and the best is not marked"] if mixed else [],
+        {key: _cells(ordered, key, marked=key not in (*mixed, *useless)) for key in chosen},
+        notes,
     )
 
 
@@ -167,9 +173,18 @@ def _cells(experiments: Sequence[Experiment], key: str, marked: bool) -> list[Ce
 
 def _has_different_extractors(experiments: Sequence[Experiment], key: str) -> bool:
     """Whether the values of a metric with a best value depend on different extractors."""
-    if _last(key) in _WITHOUT_EXTRACTOR or _last(key) not in _DIRECTIONS:
-        return False
-    return len({one.extractor for one in experiments if key in one.metrics and one.extractor}) > 1
+    known = {one.extractor for one in experiments if key in one.metrics and one.extractor}
+    return _depends_on_extractor(key) and len(known) > 1
+
+
+def _depends_on_extractor(key: str) -> bool:
+    """Whether a metric has a best value and depends on the extractor."""
+    return _last(key) in _DIRECTIONS and _last(key) not in _WITHOUT_EXTRACTOR
+
+
+def _useless(one: Experiment, key: str) -> bool:
+    """Whether an experiment has measured a metric that has a best value with an extractor that is useless."""
+    return _depends_on_extractor(key) and key in one.metrics and any(_last(name) == "useless" for name in one.metrics)
 
 
 def _formatted(value: Any) -> str:

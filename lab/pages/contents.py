@@ -14,6 +14,7 @@ from lab.experiment.dvcfile import flatten
 from lab.pages import reproduce
 
 METRICS = {  # descriptions, with fields of the protocol
+    "useless": "1: the extractor is useless, and so are its metrics; see the warnings",
     "fid": "Fréchet distance between samples and training images",
     "fid_matched": "FID of {matched} samples",
     "fid_floor": "FID of {matched} test images: the floor",

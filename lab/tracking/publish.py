@@ -75,7 +75,8 @@ def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) ->
 
 def _described(protocol: Mapping[str, Any]) -> dict[str, str]:
     """The tags from the protocol; those of earlier versions have fewer keys."""
-    return {tag: str(protocol[key]) for tag, key in _TAGS.items() if key in protocol}
+    described = {tag: str(protocol[key]) for tag, key in _TAGS.items() if key in protocol}
+    return described | {"warnings": "\n".join(protocol.get("warnings", []))}
 
 
 def _results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

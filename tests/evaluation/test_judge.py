@@ -78,3 +78,42 @@ def test_without_a_classifier_there_are_no_class_metrics() -> None:
     samples = Features(torch.zeros(2, 1), torch.zeros(2, 2))
     assert judging.class_metrics(samples, torch.zeros(2)) == {}
     assert judging.class_shares(samples, None, ["a", "b"]) == []
+
+
+class Classifier:
+    """Stands for a classifier of a given accuracy."""
+
+    kind = "classifier"
+
+    def __init__(self, accuracy: float) -> None:
+        self.accuracy = accuracy
+
+
+def judged(accuracy: float, train: torch.Tensor) -> Fidelity:
+    """The fidelity of random images to random images with the given training features, of two classes."""
+    logits = torch.randn(len(train), 2, generator=torch.Generator().manual_seed(1))
+    real = Features(train, logits)
+    origin = Reference(real, real, "classifier", "e" * 64, "a" * 64, "b" * 64, ORIGIN)
+    judging = Judge(Classifier(accuracy), origin, 0, torch.device("cpu"))  # type: ignore[arg-type]
+    return judging.compare(Features(torch.randn(20, 3, generator=torch.Generator().manual_seed(2)), logits[:20]))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "factor", "reasons"),
+    [
+        (0.75, (1.0, 1.0, 1.0), []),
+        (0.74, (1.0, 1.0, 1.0), ["accuracy on test images is 0.74, below 0.75, midway"]),
+        (1.0, (1.0, 0.0, 0.01), ["the features of all training images vary in one direction only"]),
+        (0.5, (0.0, 0.0, 0.0), ["accuracy on test images is 0.50", "the features of all training images are equal"]),
+    ],
+)
+def test_an_extractor_that_does_not_separate_images_is_called_useless(
+    accuracy: float, factor: tuple[float, ...], reasons: list[str]
+) -> None:
+    train = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(factor)
+    found = judged(accuracy, train)
+    flaws = [warning for warning in found.warnings if warning.startswith("the extractor is useless, and so are its")]
+    assert found.warnings[: len(flaws)] == flaws
+    assert all(reason in flaw for reason, flaw in zip(reasons, flaws, strict=True))
+    assert ("useless" in found.metrics) is bool(reasons)
+    assert {"fid", "precision"} <= found.metrics.keys()

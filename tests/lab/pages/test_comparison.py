@@ -145,3 +145,13 @@ def test_the_error_of_an_unknown_metric_names_the_nearest_and_no_metric_of_the_s
         f"there are classifier.fid, classifier.is"
     )
     check_metrics([one], ["system/cpu"])
+
+
+def test_nothing_that_depends_on_a_useless_extractor_is_best() -> None:
+    experiments = [tracked("x", fid=1.0, useless=1.0), tracked("y", fid=2.0), tracked("z", kid=1.0)]
+    for one, bits in zip(experiments, (3.0, 4.0, 5.0), strict=True):
+        one.metrics["likelihood.bits_per_dim"] = bits  # type: ignore[index]
+    table = compare(experiments, ["classifier.fid", "likelihood.bits_per_dim"])
+    assert not any(cell.best for cell in table.metrics["classifier.fid"])
+    assert [cell.best for cell in table.metrics["likelihood.bits_per_dim"]] == [True, False, False]
+    assert table.notes == ["classifier.fid: the extractor of x is useless, so the best is not marked"]
