@@ -2,11 +2,20 @@
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 
 class UsageError(Exception):
     """Something outside the code is wrong: the message names the problem, the place and the remedy."""
+
+
+class FileError(UsageError):
+    """The file at `path` cannot be used. The remedy depends on what wrote the file, so each interface adds its own."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def no_such_key(key: str, schema: Any) -> str:

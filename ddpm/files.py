@@ -1,7 +1,8 @@
 """Files that are written completely or not at all, and tensors in safetensors files.
 
 A tensor file's metadata is JSON under the keys that the caller chooses, plus `digest`: the sha256 of the names, dtypes,
-shapes and bytes of all tensors. The header alone identifies a large file.
+shapes and bytes of all tensors. The header alone identifies a large file. Another sha256 is that of the metadata. Both
+are verified when a file is read, so that a damaged file is an error and never a changed result.
 
 Pages of a memory-mapped file that were read count as memory of the process until they are released. `blocks` and
 `gather` read large tensors and release the pages, so that data may be larger than memory.
@@ -13,8 +14,8 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,24 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from ddpm.errors import UsageError
+from ddpm.errors import FileError, UsageError
 
+KINDS = {  # of tensor files by their formats, for messages
+    "ddpm-dataset-1": "packed images",
+    "ddpm-extractor-1": "an extractor",
+    "ddpm-model-1": "a model",
+    "ddpm-reference-1": "features of real images",
+    "ddpm-samples-1": "samples",
+    "ddpm-snapshot-samples-1": "samples of snapshots",
+    "ddpm-state-1": "the state of a training",
+}
 _DTYPES = {np.dtype("uint8"): "U8", np.dtype("int64"): "I64", np.dtype("float32"): "F32"}
 _DIGEST_OF_NOTHING = "0" * 64
+_OF_METADATA = "metadata_digest"
 
-LARGE = 2**28  # bytes of a tensor from which on its pages are released; smaller data is faster if it stays in memory
+# Bytes of a tensor from which on its pages are released; smaller data is faster if it stays in memory. Files from this
+# size on are verified once, and smaller ones each time.
+LARGE = 2**28
 _UNRELEASED = 2**26  # bytes that are read in order before their pages are released
 _ROWS = 64  # rows that are gathered before their pages are released: each can map 2 MiB, the largest page
 
@@ -77,8 +90,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
-class TensorFileError(UsageError):
-    """A file does not have the expected contents; the message names the file and the reason."""
+class TensorFileError(FileError):
+    """A tensor file is missing, damaged, or does not have the expected contents."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ class TensorFile:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors with metadata that JSON can express, atomically. Equal contents give equal bytes."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    description = _encode({**metadata, "digest": _digest(on_host)})
+    description = _encode(metadata, _digest(on_host))
     with replacing(path) as temporary:
         save_file(on_host, temporary, description)
 
@@ -105,15 +118,27 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 def read_tensors(path: Path, format: str | None = None) -> TensorFile:
     """Open a file. Its tensors are memory-mapped: they are read from disk when they are used.
 
-    Raises `TensorFileError` if the file does not exist, was not written by this project, or its metadata does not have
-    the given `format`.
+    All of a small file is read to verify its digest, of a large one only once, see `remember_verified`. Raises
+    `TensorFileError` if the file does not exist, was not written by this project, does not match its digest, or its
+    metadata does not have the given `format`.
     """
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         opened = TensorFile(tensors, _decode(path, file.metadata()))
-    if format is not None and opened.metadata.get("format") != format:
-        raise TensorFileError(f"{path} has the format {opened.metadata.get('format')}: expected {format}")
+    found = opened.metadata.get("format")
+    if format is not None and found != format:
+        raise TensorFileError(f"{path} has the format {_named(found)}: expected {_named(format)}", path)
+    _verify(path, opened)
     return opened
+
+
+def remember_verified(record: Path) -> None:
+    """Keep in the file `record` which large tensor files have matched their digests, and read those that it has.
+
+    Such a file is not verified again while its path, inode, size and time of change stay the same. Without a record
+    each process verifies it once.
+    """
+    _verified.keep(record)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -134,7 +159,7 @@ def create_tensors(
     ordered = sorted(arrays.items(), key=lambda item: (-np.dtype(item[1][0]).itemsize, item[0]))
     specification = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in ordered}
     with replacing(path) as temporary:
-        header = _header(specification, {**metadata, "digest": _DIGEST_OF_NOTHING})
+        header = _header(specification, _encode(metadata, _DIGEST_OF_NOTHING))
         offset = len(header)
         temporary.write_bytes(header)
         mapped: dict[str, np.memmap] = {}
@@ -148,7 +173,7 @@ def create_tensors(
             while mapped:
                 mapped.popitem()[1].flush()  # and unmap: Windows cannot rename or remove a mapped file
         with temporary.open("r+b") as file:
-            file.write(_header(specification, {**metadata, "digest": digest}))
+            file.write(_header(specification, _encode(metadata, digest)))
 
 
 def is_large(tensor: torch.Tensor) -> bool:
@@ -208,27 +233,37 @@ def copy(source: torch.Tensor, target: torch.Tensor) -> None:
 
 def _is_mapped(tensor: torch.Tensor) -> bool:
     """Whether the tensor is contiguous memory of a file. To release other memory would erase it."""
-    if sys.platform != "linux" or tensor.device.type != "cpu" or not tensor.is_contiguous():
+    if tensor.device.type != "cpu" or not tensor.is_contiguous():
         return False
-    begin = tensor.data_ptr()
+    return _is_of_file(tensor.data_ptr(), tensor.nbytes)
+
+
+def _is_of_file(begin: int, size: int) -> bool:
+    """Whether memory is mapped from one file. Only Linux can tell."""
+    if sys.platform != "linux":
+        return False
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
         span, _, _, _, inode, *_ = line.split(maxsplit=5)
         first, _, last = span.partition("-")
         if int(first, 16) <= begin < int(last, 16):
-            return inode != "0" and begin + tensor.nbytes <= int(last, 16)
+            return inode != "0" and begin + size <= int(last, 16)
     return False
 
 
 def _advise(tensor: torch.Tensor, advice: int) -> None:
-    """Call madvise for all pages on which a mapped tensor lies. A kernel that refuses the advice changes nothing."""
-    begin = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-    length = tensor.data_ptr() + tensor.nbytes - begin
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), ctypes.c_int(advice))
+    """Call madvise for all pages on which a mapped tensor lies."""
+    _advise_memory(tensor.data_ptr(), tensor.nbytes, advice)
 
 
-def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, Any]) -> bytes:
+def _advise_memory(begin: int, size: int, advice: int) -> None:
+    """Call madvise for all pages on which memory lies. A kernel that refuses the advice changes nothing."""
+    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(begin + size - first), ctypes.c_int(advice))
+
+
+def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of a safetensors file: the length of the header, then JSON padded to eight bytes."""
-    header: dict[str, Any] = {"__metadata__": _encode(metadata)}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     begin = 0
     for name, (dtype, shape) in specification.items():
         end = begin + dtype.itemsize * int(np.prod(shape))
@@ -248,25 +283,95 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _encode(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _release_file(tensors: Iterable[torch.Tensor]) -> None:
+    """Release the pages of all tensors of a file that was opened; `release` would search for each of them."""
+    spans = [(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in tensors if tensor.nbytes]
+    begin, end = min((first for first, _ in spans), default=0), max((last for _, last in spans), default=0)
+    if end > begin and _is_of_file(begin, end - begin):
+        _advise_memory(begin, end - begin, mmap.MADV_DONTNEED)
+
+
+class _Verified:
+    """The large files that have matched their digests: a line of text for each, in memory and in a file."""
+
+    def __init__(self) -> None:
+        self._lines: set[str] = set()
+        self._record: Path | None = None
+
+    def keep(self, record: Path) -> None:
+        self._record = record
+        with suppress(OSError):  # without the file, large files are verified again
+            self._lines.update(record.read_text(encoding="utf-8", errors="replace").splitlines())
+
+    def __contains__(self, line: str) -> bool:
+        return line in self._lines
+
+    def add(self, line: str) -> None:
+        self._lines.add(line)
+        if self._record is None:
+            return
+        with suppress(OSError):
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            with self._record.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(f"{line}\n")  # one write per line: lines of simultaneous processes do not mix
+
+
+_verified = _Verified()
+
+
+def _verify(path: Path, file: TensorFile) -> None:
+    """Raise `TensorFileError` if the tensors do not match their digest."""
+    status, digest = path.stat(), file.metadata.get("digest")
+    line = json.dumps([str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, digest])
+    large = status.st_size >= LARGE
+    if large and line in _verified:
+        return
+    computed = _digest(file.tensors)
+    _release_file(file.tensors.values())  # data that is only described, such as the test images, needs no memory
+    if computed != digest:
+        raise _damaged(path)
+    if large:
+        _verified.add(line)
+
+
+def _damaged(path: Path) -> TensorFileError:
+    return TensorFileError(f"{path} is damaged: its contents do not match its digest", path)
+
+
+def _named(format: str | None) -> str:
+    return f"{format} ({KINDS[format]})" if format in KINDS else str(format)
+
+
+def _encode(metadata: Mapping[str, Any], digest: str) -> dict[str, str]:
     """All metadata under one key: safetensors writes several keys in a random order."""
-    return {"ddpm": json.dumps(metadata, sort_keys=True)}
+    described = json.loads(json.dumps({**metadata, "digest": digest}))  # as it will be read
+    return {"ddpm": json.dumps({**described, _OF_METADATA: _digest_of(described)}, sort_keys=True)}
 
 
 def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        return dict(json.loads((metadata or {})["ddpm"]))
+        described = dict(json.loads((metadata or {})["ddpm"]))
     except (KeyError, TypeError, ValueError):
-        raise TensorFileError(f"{path} was not written by this project: it has no metadata") from None
+        problem = "was not written by this project, or is damaged: it has no metadata"
+        raise TensorFileError(f"{path} {problem}", path) from None
+    if described.pop(_OF_METADATA, None) not in (None, _digest_of(described)):  # earlier versions wrote none
+        raise _damaged(path)
+    return described
+
+
+def _digest_of(metadata: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise TensorFileError(f"{path} does not exist")
+        raise TensorFileError(f"{path} does not exist", path)
     try:
         opened = safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
-        raise TensorFileError(f"{path} is not a complete safetensors file: {error}") from error
+        raise TensorFileError(f"{path} is not a complete safetensors file: {error}", path) from error
+    except OSError:  # it may have no file name, and safetensors calls every such failure a missing file
+        raise TensorFileError(f"{path} cannot be opened; check its permissions", path) from None
     with opened as file:
         yield file

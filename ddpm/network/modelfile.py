@@ -96,7 +96,7 @@ def load(path: Path, device: torch.device | str = "cpu", precision: Precision = 
         network = description.build()
         network.load_state_dict(file.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise files.TensorFileError(f"{path} holds a model that does not fit its description: {error}") from error
+        raise files.TensorFileError(f"{path} holds a model that does not fit its description: {error}", path) from error
     network.to(device, dtype(precision)).to(memory_format=memory_format(torch.device(device), precision))
     network.eval().requires_grad_(False)
     return assemble(description, network, file.digest, device)
@@ -117,7 +117,7 @@ def initialise(network: nn.Module, path: Path) -> str:
     try:
         network.load_state_dict(file.tensors)
     except RuntimeError as error:
-        raise files.TensorFileError(f"train.init = {path}: its network has other weights. {error}") from None
+        raise files.TensorFileError(f"train.init = {path}: its network has other weights. {error}", path) from None
     return file.digest
 
 
@@ -139,4 +139,4 @@ def check_compatible(path: Path, description: Description, whole: bool) -> None:
         if ours[section].get(key) != theirs[section].get(key)
     ]
     if differing:
-        raise files.TensorFileError("\n  ".join([f"train.init = {path} needs other settings:", *differing]))
+        raise files.TensorFileError("\n  ".join([f"train.init = {path} needs other settings:", *differing]), path)

@@ -9,6 +9,8 @@ from ddpm import files
 from ddpm.training.curve import LossCurve
 from ddpm.training.loop import Learner
 
+FORMAT = "ddpm-state-1"
+
 
 def save(path: Path, learner: Learner, curve: LossCurve, training: str) -> None:
     """Write weights, average, Adam's moments, the loss curve and the step, atomically.
@@ -22,20 +24,26 @@ def save(path: Path, learner: Learner, curve: LossCurve, training: str) -> None:
         "curve": curve.state(),
     }
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    files.write_tensors(path, tensors, {"step": learner.step, "training": training})
+    files.write_tensors(path, tensors, {"format": FORMAT, "step": learner.step, "training": training})
 
 
 def load(path: Path, learner: Learner, curve: LossCurve) -> None:
-    """Load a saved state into `learner` and `curve`. Raises as `files.read_tensors` does."""
-    file = files.read_tensors(path)
+    """Load a saved state into `learner` and `curve`.
+
+    Raises as `files.read_tensors` does, and `TensorFileError` for the state of another network.
+    """
+    file = files.read_tensors(path, FORMAT)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in file.tensors.items():
         part, name = key.split("/", 1)
         parts.setdefault(part, {})[name] = tensor
-    learner.network.load_state_dict(parts["network"])
-    learner.average.load_state_dict(parts["average"])
-    learner.step = int(file.metadata["step"])
-    _restore_moments(learner, parts)
+    try:
+        learner.network.load_state_dict(parts["network"])
+        learner.average.load_state_dict(parts["average"])
+        learner.step = int(file.metadata["step"])
+        _restore_moments(learner, parts)
+    except (KeyError, RuntimeError) as error:
+        raise files.TensorFileError(f"{path} is the state of another network", path) from error
     curve.restore(parts["curve"])
 
 

@@ -71,5 +71,7 @@ def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_error_names_a_file_that_is_not_a_dataset(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     files.write_tensors(path, {"images": torch.zeros(1)}, {"format": "ddpm-model-1"})
-    with pytest.raises(files.TensorFileError, match=rf"{path} has the format ddpm-model-1: expected ddpm-dataset-1"):
+    with pytest.raises(
+        files.TensorFileError, match=rf"{path} has the format ddpm-model-1 \(a model\): expected ddpm-dataset-1"
+    ):
         dataset.read(path)

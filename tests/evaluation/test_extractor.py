@@ -197,7 +197,7 @@ def test_a_single_class_is_refused_with_advice(tmp_path: Path) -> None:
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     files.write_tensors(path, {"w": torch.zeros(2)}, {"format": "ddpm-model-1"})
-    with pytest.raises(files.TensorFileError, match="format ddpm-model-1: expected ddpm-extractor-1"):
+    with pytest.raises(files.TensorFileError, match=r"format ddpm-model-1 \(a model\): expected ddpm-extractor-1"):
         extractor.load(path, CPU)
 
 

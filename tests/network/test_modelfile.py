@@ -97,7 +97,8 @@ def test_error_names_a_missing_file(tmp_path: Path) -> None:
 def test_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.safetensors"
     files.write_tensors(path, {"images": torch.zeros(2)}, {"format": "ddpm-dataset-1"})
-    with pytest.raises(files.TensorFileError, match="has the format ddpm-dataset-1: expected ddpm-model-1"):
+    expected = r"has the format ddpm-dataset-1 \(packed images\): expected ddpm-model-1 \(a model\)"
+    with pytest.raises(files.TensorFileError, match=expected):
         modelfile.load(path)
 
 

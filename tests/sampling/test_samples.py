@@ -54,7 +54,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, sample_settings: Sa
     samples.write(tmp_path / "samples", Samples(images(1), None, sample_settings.model_dump(), ""))
     samples.write_snapshots(tmp_path / "snapshots", {1: images(1)})
     with pytest.raises(
-        TensorFileError, match="samples has the format ddpm-samples-1: expected ddpm-snapshot-samples-1"
+        TensorFileError, match=r"samples has the format ddpm-samples-1 \(samples\): expected ddpm-snapshot-samples-1"
     ):
         samples.read_snapshots(tmp_path / "samples")
     with pytest.raises(TensorFileError, match="expected ddpm-samples-1"):

@@ -243,7 +243,7 @@ def test_error_names_a_file_that_is_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "data.safetensors"
     files.write_tensors(path, {"images": torch.zeros(1)}, {"format": "ddpm-dataset-1"})
     found = fails("generate", "--model", path, "--out", tmp_path / "out.png")
-    assert found == f"ddpm: {path} has the format ddpm-dataset-1: expected ddpm-model-1"
+    assert found == f"ddpm: {path} has the format ddpm-dataset-1 (packed images): expected ddpm-model-1 (a model)"
 
 
 HELP = "import sys, runpy; sys.argv[1:] = {arguments}; runpy.run_module('lab.commands.app', run_name='__main__')"
