@@ -1,10 +1,13 @@
 """The small CSV files that stages exchange: curves (train, likelihood, snapshots) and shares of classes."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from io import StringIO
 from pathlib import Path
+
+from ddpm.errors import FileError
 
 _SHARES = ("class", "data", "samples")
 _AGREEMENT = "agreement"  # a column only where it is measured
@@ -29,9 +32,19 @@ def write_points(path: Path, points: Iterable[Mapping[str, float]], columns: Seq
     _write(path, columns, ([int(point[first]), *(point[name] for name in others)] for point in points))
 
 
-def read_points(path: Path) -> list[dict[str, float]]:
-    """Read the points of a curve by column name."""
-    return [{name: float(value) for name, value in row.items()} for row in _read(path)]
+def read_points(path: Path, columns: Sequence[str] = ()) -> list[dict[str, float]]:
+    """Read the points of a curve by column name.
+
+    Raises `FileError` if the file is not a table of numbers with at least the given columns.
+    """
+    points = []
+    for line, row in _read(path, columns):
+        point = {name: _number(path, line, name, value) for name, value in row.items()}
+        first = next(iter(point))
+        if not math.isfinite(point[first]):
+            raise FileError(f"{path}, line {line}: {first} = {point[first]} must be finite", path)
+        points.append(point)
+    return points
 
 
 def write_shares(path: Path, shares: Sequence[Share]) -> None:
@@ -45,12 +58,13 @@ def write_shares(path: Path, shares: Sequence[Share]) -> None:
 
 
 def read_shares(path: Path) -> list[Share]:
-    """Read the shares of the classes in their order."""
-    return [
-        Share(row["class"], float(row["data"]), float(row["samples"]), float(cell) if cell else None)
-        for row in _read(path)
-        for cell in (row.get(_AGREEMENT),)
-    ]
+    """Read the shares of the classes in their order. Raises `FileError` for another table."""
+    shares = []
+    for line, row in _read(path, _SHARES):
+        cells = {name: value for name, value in row.items() if name != "class" and (value or name != _AGREEMENT)}
+        numbers = {name: _number(path, line, name, value) for name, value in cells.items()}
+        shares.append(Share(row["class"], numbers["data"], numbers["samples"], numbers.get(_AGREEMENT)))
+    return shares
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
@@ -63,6 +77,27 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]])
     files.write_text(path, text.getvalue())
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def _read(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of each line of a table, and its cells by column."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+                raise FileError(f"{path} has no column {', '.join(missing)}", path)
+            for row in reader:
+                if None in row or None in row.values():  # csv's names for cells without a column, and the reverse
+                    raise FileError(
+                        f"{path}, line {reader.line_num}: must have {len(reader.fieldnames or ())} cells", path
+                    )
+                yield reader.line_num, row
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}", path) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"{path} is not a CSV file: {error}", path) from error
+
+
+def _number(path: Path, line: int, name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise FileError(f"{path}, line {line}: {name} = {value!r} must be a number", path) from None

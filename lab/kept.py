@@ -28,10 +28,12 @@ class Work:
         self._name, self._group, self._folder = name, group, folder
 
     def file(self, path: Path, make: Callable[[Path], object]) -> None:
-        """Have process 0 write a file once, with `make`, and copy it to `path`; return when it is there."""
+        """Have process 0 write a tensor file once, with `make`, and copy it to `path`; return when it is there."""
         if self._folder:
             kept = self._folder.path / path.name
-            if not kept.exists():
+            if kept.exists():
+                files.read_tensors(kept)  # raises an error if it is damaged, because a copy would be, too
+            else:
                 make(kept)
             with files.replacing(path) as temporary:
                 shutil.copyfile(kept, temporary)

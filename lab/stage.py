@@ -86,12 +86,14 @@ def run(stage: Callable[..., None]) -> None:
     from ddpm.errors import UsageError
     from ddpm.params import ParamsError, load
     from lab import launch
+    from lab.experiment import remedy, state
 
     name = stage.__name__
     paths = _paths(stage)
     signal.signal(signal.SIGTERM, _interrupt)
     if processes.launched():
         launch.end_with_launcher()
+    state.remember_verified(dvcfile.ROOT)
     try:
         params = load(dvcfile.PARAMS)
         launcher = params.runtime.launcher
@@ -104,7 +106,8 @@ def run(stage: Callable[..., None]) -> None:
         processes.leave()
     except UsageError as error:
         way_back = _GO_BACK * (isinstance(error, ParamsError) and _in_workspace())
-        _fail(f"{_who(name)}: {error}{way_back}" if processes.first_to_fail(error) else "")
+        message = f"{_who(name)}: {error}{remedy.of(error)}{way_back}"
+        _fail(message if processes.first_to_fail(error) else "")
     except KeyboardInterrupt as interrupt:
         number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"

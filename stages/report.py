@@ -1,6 +1,5 @@
 """Stage report: the results of the other stages as a page for people and as a complete run in MLflow."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +9,8 @@ from ddpm import figures, files, tables
 from ddpm.params import Params, load
 from lab import stage
 from lab.commands.publish import conclude
-from lab.experiment import dvcfile, identity
-from lab.pages import markdown, page
+from lab.experiment import dvcfile, identity, results
+from lab.pages import contents, markdown, page
 from lab.pages.contents import Report, final_losses
 from lab.tracking.publish import publish
 
@@ -26,15 +25,17 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
     `reports` is the folder of the results and of the pages.
     """
     default_values = dvcfile.parsed(defaults)
-    metrics, measured = (json.loads(path.read_text(encoding="utf-8")) for path in (reports / "metrics.json", protocol))
-    points, snapshots = (tables.read_points(reports / name) for name in ("train.csv", "snapshots.csv"))
+    metrics = results.metrics(reports / "metrics.json")
+    measured = results.read(protocol, contents.needed(metrics))
+    points = tables.read_points(reports / "train.csv", ("step", "loss", "gradient_norm"))
+    snapshots = tables.read_points(reports / "snapshots.csv", ("step", "fid", "is"))
     figures.loss_curve(points, snapshots, final_losses(metrics), reports / "loss.png")
-    contents = Report(
+    found = Report(
         metrics,
         measured,
         points,
         snapshots,
-        tables.read_points(reports / "likelihood.csv"),
+        tables.read_points(reports / "likelihood.csv", ("t", "bits_per_dim", "x_0_error")),
         tables.read_shares(reports / "classes.csv"),
         whole(params, default_values),
         default_values,
@@ -43,8 +44,8 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
         identity.code_digest(),
     )
     files.write_text(reports / "protocol.json", protocol.read_text(encoding="utf-8"))
-    files.write_text(reports / "report.md", markdown.page(contents, reports))
-    files.write_text(reports / "index.html", page.page(contents))
+    files.write_text(reports / "report.md", markdown.page(found, reports))
+    files.write_text(reports / "index.html", page.page(found))
 
 
 def whole(params: Params, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def sample(
     compiling = stage.compiles("sample", params.runtime, group.device, trained.parameters, passes)
     trained = compiled(trained, params) if compiling else trained
     labels = blocks.labels(trained, settings)
-    models = {"model": model} | {path.stem: path for path in sorted(snapshots.glob("*.safetensors"))}
+    weights = sorted(path for path in snapshots.glob("*.safetensors") if path.stem.isdecimal())  # nobody's copies
+    models = {"model": model} | {path.stem: path for path in weights}
 
     def draw(name: str, done: int) -> Iterator[dict[str, Tensor]]:
         drawing = trained

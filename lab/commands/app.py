@@ -21,7 +21,11 @@ class _Commands(TyperGroup):
         except (UsageError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
                 raise
-            message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+            from lab.experiment import remedy
+
+            message = (
+                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{error}{remedy.of(error)}"
+            )
             typer.echo(f"ddpm: {message}", err=True)
             raise typer.Exit(1) from None
 
@@ -48,6 +52,14 @@ def _in_repository() -> None:
     if (root := _repository()) is None:
         raise UsageError(f"{Path.cwd()} is not in an experiment repository: no parent folder has dvc.yaml and recipes/")
     os.chdir(root)
+
+
+def _remember_verified() -> None:
+    """Verify a large tensor file only once in an experiment repository."""
+    from lab.experiment import state
+
+    if root := _repository():
+        state.remember_verified(root)
 
 
 @app.command()
@@ -141,6 +153,7 @@ def generate(
     from ddpm.network import modelfile
     from lab.commands import generate
 
+    _remember_verified()
     generate.generate(modelfile.load(model, resolve(device), options.precision), options, out)
     typer.echo(f"{out}")
 
@@ -174,6 +187,7 @@ def interpolate(
     from ddpm.sampling.options import settings
     from lab.commands import interpolate
 
+    _remember_verified()
     loaded = modelfile.load(model, resolve(device), options.precision)
     chosen = settings(loaded.description, options)
     sources = interpolate.sources(loaded.description, images, pair)
@@ -190,6 +204,7 @@ def export(model: ModelFile, out: Annotated[Path, typer.Option(help="Folder to w
     """
     from lab.commands import export
 
+    _remember_verified()
     export.export(model, out, options)
     typer.echo(f"{out}")
 

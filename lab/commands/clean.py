@@ -16,7 +16,7 @@ def clean(remove: bool) -> Iterator[str]:
     widths = max(map(len, names)), max(map(len, statuses))
     for folder, name, status in zip(folders, names, statuses, strict=True):
         size, age = folder.size, state.age(folder.modified)
-        unfinished = not folder.empty and not folder.finished
+        unfinished = folder.unfinished
         removed = remove and not unfinished and folder.remove()
         freed, kept = (freed + size, kept) if removed else (freed, kept + size)
         if removed:

@@ -1,6 +1,5 @@
 """Publish experiments in MLflow: the current one and those that DVC keeps, if their results are up to date."""
 
-import json
 import os
 import sys
 import tempfile
@@ -8,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from ddpm.errors import UsageError
+from ddpm.errors import FileError, UsageError
 from ddpm.params import Params
-from lab.experiment import dvcfile, identity
+from lab.experiment import dvcfile, identity, results
 from lab.pages import summary
 from lab.tracking import publish, store
 from lab.tracking.publish import Published
@@ -25,9 +24,7 @@ def conclude(params: Params, published: Published | None) -> None:
 
 
 def _summary(params: Params, published: Published | None) -> str:
-    metrics, protocol = (
-        json.loads(Path(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "protocol")
-    )
+    metrics, protocol = results.metrics(Path("reports/metrics.json")), results.read(Path("reports/protocol.json"))
     name = published.name if published else identity.title(identity.fingerprint(protocol["train_digest"]))
     tracked = shown(params, published) if published else "not written; `ddpm publish` repeats it"
     experiment = os.environ.get("DVC_EXP_NAME")
@@ -74,9 +71,13 @@ def everything(params: Params) -> list[Published] | None:
                 problems = "; ".join(identity.outdated(Path(folder)))
             except (UsageError, OSError) as error:
                 problems = str(error)
+            try:
+                run = None if problems else publish.publish(params, Path(folder), name, commit)
+            except FileError as error:
+                problems = str(error)
             if problems:
                 typer.echo(f"{name} is not published: {problems}", err=True)
-            elif run := publish.publish(params, Path(folder), name, commit):
+            elif run:
                 published.append(run)
             else:
                 return None

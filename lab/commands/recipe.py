@@ -21,8 +21,10 @@ from lab.experiment import dvcfile, identity
 def names(folder: Path) -> dict[str, str]:
     """The names of all recipes, with the first line of each one's comment."""
     found = {}
-    for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
+    for path in sorted(
+        folder.glob("[!.]*.yaml"), key=lambda path: path.stem
+    ):  # copies of some systems begin with a dot
+        first = _text(path).partition("\n")[0]
         found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return found
 
@@ -99,7 +101,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 def _changes(path: Path) -> Mapping[str, Any]:
     """Read the changes of a recipe. Raises `UsageError` if the file is empty or has no sections."""
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     if not text.strip():  # a failed command can leave an empty file
         raise UsageError(
             f"{path} is empty: write it again, or remove it; a file with only a comment is the default recipe"
@@ -111,6 +113,13 @@ def _changes(path: Path) -> Mapping[str, Any]:
     if not isinstance(changes, Mapping):
         raise UsageError(f"{path}: must be a mapping of sections, like params.yaml")
     return changes
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file: {error}") from error
 
 
 def _merge(target: CommentedMap, changes: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from yaml import YAMLError
+
 from lab.experiment import dvcfile, identity
 
 
@@ -33,8 +35,11 @@ def commits(root: Path = Path()) -> Iterator[Commit]:
         for line in dict.fromkeys(listed):
             id, day, subject = line.split(" ", 2)
             files = _code(root, id)
-            if "dvc.yaml" in files:
-                yield Commit(id, day, subject, store.code_digest(files))
+            try:
+                code = store.code_digest(files)
+            except (YAMLError, LookupError, TypeError, AttributeError, ValueError):
+                continue  # no stage has run with such a dvc.yaml, or without one
+            yield Commit(id, day, subject, code)
 
 
 def _code(root: Path, commit: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,40 @@ def record(stage: str, observed: Mapping[str, Any], seconds: float) -> None:
     line = {"stage": stage, "key": _key(observed), "seconds": round(seconds, 1), "machine": machine()}
     try:
         _path().parent.mkdir(exist_ok=True)
-        with _path().open("a", encoding="utf-8") as file:  # one write per line: lines of simultaneous stages do not mix
-            file.write(json.dumps(line) + "\n")
+        text = json.dumps(line) + "\n"
+        with _path().open("a+b") as file:  # one write per line: lines of simultaneous stages do not mix
+            file.seek(-1 if file.tell() else 0, os.SEEK_END)
+            after_torn_line = file.read() not in (b"", b"\n")
+            file.write(("\n" * after_torn_line + text).encode())
     except OSError as error:
         print(f"{stage}: its duration could not be written ({error})", file=sys.stderr, flush=True)
 
 
 def tags(stages: Iterable[str], folder: Path = Path()) -> dict[str, str]:
     """The duration of each stage's last run on the inputs in `folder`, and the machine of the training."""
-    newest = {}
-    for text in _path().read_text(encoding="utf-8", errors="replace").splitlines() if _path().exists() else []:
-        with suppress(json.JSONDecodeError):  # a full disk has cut the line short
-            line = json.loads(text)
-            newest[line["stage"], line["key"]] = line
+    newest = {(line["stage"], line["key"]): line for line in _lines()}
     found: dict[str, str] = {}
     for stage in stages:
         if line := newest.get((stage, _key(dvcfile.observed(stage, folder)))):
             found[f"seconds.{stage}"] = str(line["seconds"])
             found |= line["machine"] if stage == "train" else {}
     return found
+
+
+def _lines() -> Iterator[dict[str, Any]]:
+    """The complete lines. A full disk or a crash cuts a line short; without the file no duration is known."""
+    texts: list[str] = []
+    with suppress(OSError):
+        texts = _path().read_text(encoding="utf-8", errors="replace").splitlines()
+    for text in texts:
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            line = json.loads(text)
+            yield {
+                "stage": str(line["stage"]),
+                "key": str(line["key"]),
+                "seconds": float(line["seconds"]),
+                "machine": {str(name): str(value) for name, value in dict(line["machine"]).items()},
+            }
 
 
 def machine() -> dict[str, str]:

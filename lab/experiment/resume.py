@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from yaml import YAMLError
+
 from ddpm import files
 from ddpm.errors import UsageError
 from ddpm.params import Params
@@ -77,8 +79,10 @@ def _restore(saved: StateFolder, steps: int, final_state: Path, snapshots: Path)
 
 def _recorded(state: str, snapshots: str) -> Iterator[_Recorded]:
     for text in _locks():
-        entry = dvcfile.parsed_text(text).get("stages", {}).get("train", {})
-        digests = {out["path"]: out.get("md5") for out in entry.get("outs", [])}
+        digests = {}
+        with suppress(YAMLError, LookupError, TypeError):  # a file that is damaged, or has conflicts of a merge
+            outs = dvcfile.parsed_text(text)["stages"]["train"]["outs"]
+            digests = {out["path"]: out.get("md5") for out in outs}
         if digests.get(state) and digests.get(snapshots):
             yield _Recorded(digests[state], digests[snapshots])
 
@@ -86,7 +90,7 @@ def _recorded(state: str, snapshots: str) -> Iterator[_Recorded]:
 def _locks() -> Iterator[str]:
     """The texts of dvc.lock here and in the workspace, in the last commit and in each experiment that DVC keeps."""
     for folder in {Path.cwd(), dvcfile.ROOT}:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, UnicodeDecodeError):
             yield (folder / "dvc.lock").read_text(encoding="utf-8")
     with suppress(FileNotFoundError, UsageError):  # there is no git, or no repository
         for commit in ("HEAD", *(commit for _, commit in identity.dvc_experiments(dvcfile.ROOT))):

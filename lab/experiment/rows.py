@@ -36,10 +36,13 @@ class Rows:
     """`total` rows of one or more tensors in a folder, of which `done` are complete."""
 
     def __init__(self, folder: Path) -> None:
+        """Open rows. Raises `UsageError` if their count is damaged."""
         self._folder = folder
-        count = json.loads((folder / COUNT).read_text(encoding="utf-8"))
-        tensors = {name: (dtype, shape) for name, (dtype, shape) in count["tensors"].items()}
-        self._count = _Count(count["total"], count["done"], tensors)
+        text = (folder / COUNT).read_bytes()
+        try:
+            self._count = _parsed(text)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise UsageError(f"{folder / COUNT} is damaged; {self._remedy}") from None
 
     @classmethod
     def create(cls, folder: Path, total: int) -> "Rows":
@@ -50,8 +53,7 @@ class Rows:
         if not (folder / COUNT).exists():
             _write(folder, _Count(total, 0, {}))
         rows = cls(folder)
-        assert rows.total == total
-        rows._check()
+        rows._check(total)
         return rows
 
     @property
@@ -94,13 +96,29 @@ class Rows:
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.bin"
 
-    def _check(self) -> None:
+    @property
+    def _remedy(self) -> str:
+        return f"remove {self._folder}, or start anew with -S runtime.resume=false"
+
+    def _check(self, total: int) -> None:
+        if self.total != total:
+            raise UsageError(
+                f"{self._folder / COUNT} is damaged: its total is {self.total}, not {total}; {self._remedy}"
+            )
         for name, (dtype, shape) in self._count.tensors.items():
             path = self._file(name)
-            if not path.exists() or path.stat().st_size < self.done * _row_bytes(dtype, shape):
-                raise UsageError(
-                    f"{path} is not complete; remove {self._folder}, or start anew with -S runtime.resume=false"
-                )
+            if not path.is_file() or path.stat().st_size < self.done * _row_bytes(dtype, shape):
+                raise UsageError(f"{path} is not complete; {self._remedy}")
+
+
+def _parsed(text: bytes) -> _Count:
+    """The count in a file. Raises errors of several kinds for other contents."""
+    count = json.loads(text)
+    tensors = {name: (dtype, list(map(int, shape))) for name, (dtype, shape) in count["tensors"].items()}
+    parsed = _Count(int(count["total"]), int(count["done"]), tensors)
+    if not 0 <= parsed.done <= parsed.total or {dtype for dtype, _ in tensors.values()} - _DTYPES.keys():
+        raise ValueError
+    return parsed
 
 
 def _row_bytes(dtype: str, shape: list[int]) -> int:

@@ -6,6 +6,7 @@ cores, most of that time is lost: of two trainings at once, each takes several t
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lab.experiment import dvcfile
+
+_NUMBERS = re.compile(r"\d+-\d+")  # of the process and of its threads, in the name of its file
 
 
 @contextmanager
@@ -30,7 +33,8 @@ def announced(threads: int) -> Iterator[list[int]]:
     with suppress(OSError):
         folder.mkdir(exist_ok=True)
         with FileLock(folder / "running", timeout=10):  # stages that begin together see each other
-            others = [int(other.name.rpartition("-")[2]) for other in folder.glob(f"{prefix}*") if _held(other)]
+            files = (path for path in folder.glob(f"{prefix}*") if _NUMBERS.fullmatch(path.name.removeprefix(prefix)))
+            others = [int(other.name.rpartition("-")[2]) for other in files if _held(other)]
             own.acquire(timeout=0)
     try:
         yield others

@@ -5,11 +5,13 @@ stage with any change therefore starts anew, and two experiments with the same w
 a DVC output, because DVC removes outputs before the command runs. It stays when the stage has finished: DVC has not
 recorded the outputs yet, and a training with a larger train.steps continues from it.
 
-A training has states (`StateFolder`, named by the fingerprint alone); other stages have rows (`RowsFolder`).
+A training has states (`StateFolder`, named by the fingerprint alone); other stages have rows (`RowsFolder`). Copies and
+hidden files that people or other programs add are not read, and only removed with the whole folder.
 """
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -26,6 +28,13 @@ from ddpm.alternatives import in_use
 from ddpm.errors import UsageError
 from lab.experiment import dvcfile
 from lab.experiment.rows import COUNT, Rows
+
+_FOLDER = re.compile(r"((?P<stage>[a-z]+)-)?[0-9a-z]+")  # the fingerprint of a training, or a stage and a fingerprint
+_STATE = re.compile(r"step-(\d{8,})\.safetensors")
+_FINISHED = re.compile(r"finished-\d{8,}")
+_SET = re.compile(r"[a-z]+|\d{8,}")  # the rows of data, of samples, or of the snapshot of a step
+_MADE = re.compile(r"\w[\w.-]*\.safetensors")  # by stage reference, such as the extractor
+_LEFTOVER = re.compile(r"\.(step-\d{8,}|\d{8,}|[a-z]+)\.\d+\.(safetensors|json)")  # as `files.replacing` names them
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,16 @@ class Folder(ABC):
 
     @property
     def status(self) -> str:
-        """Text for people: empty, or how far the stage has come, finished or unfinished."""
-        return "empty" if self.empty else f"{'finished' if self.finished else 'unfinished'} at {self.reached}"
+        """Text for people: empty, damaged, or how far the stage has come, finished or unfinished."""
+        try:
+            return "empty" if self.empty else f"{'finished' if self.finished else 'unfinished'} at {self.reached}"
+        except UsageError:
+            return "damaged"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the stage has not finished, and what is kept may be of use."""
+        return self.status.startswith(("unfinished", "damaged"))
 
     @property
     @abstractmethod
@@ -110,7 +127,7 @@ class StateFolder(Folder):
     @property
     def states(self) -> dict[int, Path]:
         """The paths of the states by step, in increasing order."""
-        return dict(sorted((step_of(path), path) for path in self.path.glob("step-*.safetensors")))
+        return dict(sorted((step_of(path), path) for path in _named(self.path, _STATE)))
 
     @property
     def empty(self) -> bool:
@@ -139,7 +156,7 @@ class StateFolder(Folder):
 
     def clear(self) -> None:
         """Remove the states; the weights of snapshots are replaced as the training goes on."""
-        for old in (*self.states.values(), *self.path.glob("finished-*")):
+        for old in (*self.states.values(), *_named(self.path, _FINISHED)):
             old.unlink()
 
     def latest(self, steps: int) -> Path | None:
@@ -194,15 +211,19 @@ class RowsFolder(Folder):
     def rows(self) -> dict[str, Rows]:
         """The rows by name; those that another process removes meanwhile are skipped."""
         found = {}
-        for path in sorted(self.path.glob(f"*/{COUNT}")):
+        for folder in self._sets():
             with suppress(FileNotFoundError):
-                found[path.parent.name] = Rows(path.parent)
+                found[folder.name] = Rows(folder)
         return found
+
+    def _sets(self) -> list[Path]:
+        """The folders that have rows, in the order of their names."""
+        return sorted(path.parent for path in self.path.glob(f"*/{COUNT}") if _SET.fullmatch(path.parent.name))
 
     @property
     def empty(self) -> bool:
-        """Whether there are no complete rows and no files."""
-        return not any(rows.done for rows in self.rows.values()) and not any(self.path.glob("*.*"))
+        """Whether there are no complete rows and no files. Raises `UsageError` if a count is damaged."""
+        return not any(rows.done for rows in self.rows.values()) and not _named(self.path, _MADE)
 
     @property
     def finished(self) -> bool:
@@ -223,10 +244,10 @@ class RowsFolder(Folder):
     def clear(self) -> None:
         """Remove all that is kept."""
         self._marker.unlink(missing_ok=True)
-        for count in self.path.glob(f"*/{COUNT}"):
-            count.unlink()  # first: a count must never be without its rows
-            shutil.rmtree(count.parent)
-        for path in self.path.glob("*.*"):
+        for rows in self._sets():
+            (rows / COUNT).unlink()  # first: a count must never be without its rows
+            shutil.rmtree(rows)
+        for path in _named(self.path, _MADE):
             path.unlink()
 
     def finish(self) -> None:
@@ -244,13 +265,25 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
+def _named(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """The files in a folder whose whole name matches."""
+    return [path for path in folder.glob("*") if pattern.fullmatch(path.name) and path.is_file()]
+
+
 def folders() -> list[Folder]:
     """All state folders of this repository."""
-    return [_folder(path) for path in sorted((dvcfile.ROOT / ".ckpt").glob("*/")) if path.is_dir()]
+    found = ((path, _FOLDER.fullmatch(path.name)) for path in sorted((dvcfile.ROOT / ".ckpt").glob("*/")))
+    return [RowsFolder(path) if name["stage"] else StateFolder(path) for path, name in found if name and _is_ours(path)]
 
 
-def _folder(path: Path) -> Folder:
-    return RowsFolder(path) if "-" in path.name else StateFolder(path)
+def _is_ours(path: Path) -> bool:
+    """Whether a stage has made the folder. A released lock stays, but not on Windows."""
+    return (path / "lock").exists() or bool(_named(path, _STATE)) or any(path.glob(f"*/{COUNT}"))
+
+
+def remember_verified(root: Path) -> None:
+    """Keep in the state folders of a repository which large tensor files were verified; see `ddpm.files`."""
+    files.remember_verified(root / ".ckpt" / "verified.jsonl")
 
 
 def fingerprint(stage: str, ignored: set[str], machine: Mapping[str, str]) -> str:
@@ -290,8 +323,9 @@ def _locked(state: Folder, work: str, resume: bool) -> Iterator[None]:
         lock.acquire()
     try:
         state.path.mkdir(parents=True, exist_ok=True)  # `ddpm clean` may have removed it meanwhile
-        for leftover in state.path.rglob(".*"):  # temporary files of a writer that was killed
-            leftover.unlink()
+        for path in state.path.rglob(".*"):
+            if _LEFTOVER.fullmatch(path.name) and path.is_file():  # of a writer that was killed
+                path.unlink()
         if not resume:
             state.clear()
         yield

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import yaml
@@ -76,6 +77,14 @@ class Report:
     pictures: Mapping[str, Path]  # by the names of CAPTIONS
     fingerprint: str  # of the experiment
     code: str  # digest of the code that determines the results
+
+
+def needed(metrics: Mapping[str, Any]) -> list[str]:
+    """The keys of the protocol that the pages show beside these metrics."""
+    shown = {key for values in metrics.values() for key in values}
+    described = (Formatter().parse(METRICS[key]) for key in METRICS.keys() & shown)
+    fields = {field for parts in described for _, field, _, _ in parts if field}
+    return sorted({*_PROVENANCE, "data_pinned", "extractor", "warnings", *fields})
 
 
 def name(report: Report) -> str:

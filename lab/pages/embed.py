@@ -1,10 +1,13 @@
 """Pictures inside a page, as data URIs."""
 
 import base64
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+
+from ddpm.errors import FileError
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,16 @@ class Picture:
 
 
 def from_file(path: Path, alt: str) -> Picture:
-    """Embed an image file unchanged."""
-    with Image.open(path) as image:
-        return picture(path.read_bytes(), image.get_format_mimetype() or "", image.size, alt)
+    """Embed an image file unchanged. Raises `FileError` if it cannot be shown."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path) as image,
+        ):  # it warns of a size that is too large
+            image.load()
+            return picture(path.read_bytes(), image.get_format_mimetype() or "", image.size, alt)
+    except Exception as error:  # the decoders raise errors of many kinds
+        raise FileError(f"{path} is not a complete picture: {error}", path) from error
 
 
 def picture(contents: bytes, mimetype: str, size: tuple[int, int], alt: str) -> Picture:

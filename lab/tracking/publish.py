@@ -1,9 +1,8 @@
 """Write the files of an experiment into its MLflow run."""
 
 import importlib.metadata
-import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import yaml
 
 from ddpm import files, tables
 from ddpm.params import Params, Tracking
-from lab.experiment import identity, journal
+from lab.experiment import identity, journal, results
 from lab.experiment.dvcfile import flatten
 from lab.tracking import store
 from lab.tracking.run import EXTRACTOR, MODEL, Run
 
 _LOGGED_MODEL = "ddpm.logged_model"
+_IDENTIFYING = ("train_digest", "model_digest")  # keys of every protocol
 _TAGS = {  # and their keys in the protocol
     MODEL: "model_digest",
     EXTRACTOR: "extractor_digest",
@@ -38,34 +38,43 @@ def publish(params: Params, folder: Path = Path(), name: str | None = None, comm
     """Write the experiment in `folder` into its run; return None if that failed.
 
     `name` and `commit` are those of an experiment that DVC keeps; without them, the current experiment is published.
-    A failure is a warning, because `ddpm publish` can repeat it.
+    A failure is a warning, because `ddpm publish` can repeat it. Raises `FileError` if a file of results is damaged.
     """
+    found = _results(folder)
     try:
-        run = _publish(params.tracking, folder, name, commit)
+        run = _publish(params.tracking, found, folder, name, commit)
         return Published(run.name, store.address(params.tracking, run.experiment_id))
     except Exception as error:
         store.warn(error)
         return None
 
 
-def _publish(settings: Tracking, folder: Path, name: str | None, commit: str) -> Run:
-    measured, protocol = _results(folder)
+@dataclass(frozen=True)
+class _Results:
+    """What an experiment has measured."""
+
+    metrics: Mapping[str, float]  # by their dotted keys
+    protocol: Mapping[str, Any]
+    points: Sequence[Mapping[str, float]]  # of the loss curve and of the snapshots
+
+
+def _publish(settings: Tracking, found: _Results, folder: Path, name: str | None, commit: str) -> Run:
+    protocol, points = found.protocol, found.points
     fingerprint = identity.fingerprint(protocol["train_digest"], folder)
     history = journal.tags(identity.MEASURED, folder)
     seconds = {stage: float(history.get(f"seconds.{stage}", 0)) for stage in identity.MEASURED}
     duration = sum(seconds.values())
     run = Run.open(settings, fingerprint, name, folder=folder, age=duration)
-    if run.has_different_results(measured, protocol["model_digest"]):
+    if run.has_different_results(found.metrics, protocol["model_digest"]):
         run.client.delete_run(run.id)
         run = Run.open(settings, fingerprint, name or run.name, folder=folder, age=duration)
     # The origin that the training logged stays: this may be another machine, or a later commit.
     origin = {key: value for key, value in identity.origin(name, commit).items() if key not in run.tags}
     run.describe(identity.params(folder), origin | history | _described(protocol))
-    points = _curves(folder)
     last = max((point["step"] for point in points), default=1)
     # A training that MLflow has not seen: its steps took equal times. Without a record of its duration they took none.
     run.log(points, lambda step: run.start + seconds["train"] * step / last)
-    run.log([{"step": 0, **measured}], lambda _: run.start + duration)
+    run.log([{"step": 0, **found.metrics}], lambda _: run.start + duration)
     _log_files(run, folder)
     if settings.log_model:
         _log_model(run, folder / "models/model.safetensors", protocol["model_digest"])
@@ -79,20 +88,18 @@ def _described(protocol: Mapping[str, Any]) -> dict[str, str]:
     return described | {"warnings": "\n".join(protocol.get("warnings", []))}
 
 
-def _results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The metrics by their dotted keys, and the protocol, which earlier versions kept among the metrics."""
-    metrics = json.loads((folder / "reports/metrics.json").read_text())
-    protocol = metrics.pop("protocol", None) or json.loads((folder / "reports/protocol.json").read_text())
-    return flatten(metrics), protocol
-
-
-def _curves(folder: Path) -> list[dict[str, Any]]:
-    """The points of the loss curve and of the snapshots, experiments of earlier versions have no snapshots."""
-    points = tables.read_points(folder / "reports/train.csv")
+def _results(folder: Path) -> _Results:
+    """Read the results in a folder. Earlier versions kept the protocol among the metrics, and had no snapshots."""
+    path = folder / "reports/metrics.json"
+    metrics = results.read(path)
+    protocol = metrics.pop("protocol", None)
+    results.check_metrics(path, metrics)
+    protocol = protocol or results.read(folder / "reports/protocol.json", _IDENTIFYING)
+    points = tables.read_points(folder / "reports/train.csv", ("step",))
     snapshots = folder / "reports/snapshots.csv"
-    for point in tables.read_points(snapshots) if snapshots.exists() else []:
-        points.append({"step": point["step"], "snapshot.fid": point["fid"], "snapshot.is": point["is"]})
-    return points
+    measured = tables.read_points(snapshots, ("step", "fid", "is")) if snapshots.exists() else []
+    points += [{"step": one["step"], "snapshot.fid": one["fid"], "snapshot.is": one["is"]} for one in measured]
+    return _Results(flatten(metrics), protocol, points)
 
 
 def _log_files(run: Run, folder: Path) -> None:
@@ -105,7 +112,7 @@ def _log_files(run: Run, folder: Path) -> None:
 
 def _log_model(run: Run, path: Path, digest: str) -> None:
     """Log the model file and an MLflow model with it, once, because the bytes of an MLflow model differ each time."""
-    if run.tags.get(_LOGGED_MODEL) == digest or not path.exists() or files.read_metadata(path)["digest"] != digest:
+    if run.tags.get(_LOGGED_MODEL) == digest or not path.exists() or files.read_tensors(path).digest != digest:
         return
     run.client.log_artifact(run.id, str(path), "models")
     with tempfile.TemporaryDirectory() as folder:
