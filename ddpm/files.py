@@ -124,10 +124,7 @@ def read_tensors(path: Path, format: str | None = None) -> TensorFile:
     """
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        opened = TensorFile(tensors, _decode(path, file.metadata()))
-    found = opened.metadata.get("format")
-    if format is not None and found != format:
-        raise TensorFileError(f"{path} has the format {_named(found)}: expected {_named(format)}", path)
+        opened = TensorFile(tensors, _decode(path, file.metadata(), format))
     _verify(path, opened)
     return opened
 
@@ -141,10 +138,10 @@ def remember_verified(record: Path) -> None:
     _verified.keep(record)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Read the metadata without the tensors. Raises as `read_tensors` does."""
+def read_metadata(path: Path, format: str | None = None) -> dict[str, Any]:
+    """Read the metadata without the tensors, which are not verified. Raises as `read_tensors` does."""
     with _open(path) as file:
-        return _decode(path, file.metadata())
+        return _decode(path, file.metadata(), format)
 
 
 @contextmanager
@@ -348,7 +345,7 @@ def _encode(metadata: Mapping[str, Any], digest: str) -> dict[str, str]:
     return {"ddpm": json.dumps({**described, _OF_METADATA: _digest_of(described)}, sort_keys=True)}
 
 
-def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+def _decode(path: Path, metadata: Mapping[str, str] | None, format: str | None) -> dict[str, Any]:
     try:
         described = dict(json.loads((metadata or {})["ddpm"]))
     except (KeyError, TypeError, ValueError):
@@ -356,6 +353,10 @@ def _decode(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
         raise TensorFileError(f"{path} {problem}", path) from None
     if described.pop(_OF_METADATA, None) not in (None, _digest_of(described)):  # earlier versions wrote none
         raise _damaged(path)
+    if format is not None and described.get("format") != format:
+        raise TensorFileError(
+            f"{path} has the format {_named(described.get('format'))}: expected {_named(format)}", path
+        )
     return described
 
 

@@ -13,6 +13,7 @@ from ddpm import files, processes, tables
 from ddpm.data import dataset
 from ddpm.data.dataset import Dataset
 from ddpm.diffusion.process import Sigma
+from ddpm.errors import FileError
 from ddpm.evaluation import judge as judging
 from ddpm.evaluation import losses
 from ddpm.evaluation.features import Features
@@ -46,11 +47,18 @@ def evaluate(
     that the metrics depend on is written to `protocol`.
     """
     group, settings = processes.join(params.runtime), params.evaluate
-    train, test = (dataset.read(data / f"{split}.safetensors") for split in ("train", "test"))
+    paths = data / "train.safetensors", data / "test.safetensors"
+    train, test = dataset.read_splits(*paths)
     drawn, samples_digest = sample_files.read(samples)
     snapshots = sample_files.read_snapshots(snapshot_samples)
     images = {"samples": drawn.images} | {f"{step:08d}": shown for step, shown in snapshots.items()}
     judge = Judge.load(extractor, reference, settings.seed, group.device)
+    _check_origin(samples, drawn.model_digest, model, files.read_metadata(model, modelfile.FORMAT)["digest"])
+    _check_origin(reference, judge.reference.extractor_digest, extractor, judge.extract.digest)
+    for path, split, digest in zip(paths, (train, test), judge.reference.image_digests, strict=True):
+        _check_origin(reference, digest, path, split.digest)
+    if any(shown.shape[1:] != train.images.shape[1:] for shown in images.values()):
+        raise FileError(f"{snapshot_samples} has images of another shape than those of {paths[0]}", snapshot_samples)
     count = len(drawn.images) * len(images)
     if stage.compiles("evaluate", params.runtime, group.device, judge.extract.parameters, count):
         judge = replace(judge, extract=judge.extract.compiled(group.device, params.runtime.deterministic))
@@ -84,6 +92,12 @@ def evaluate(
         tables.write_shares(reports / "classes.csv", judge.class_shares(features, drawn.labels, train.classes))
         for path, content in ((reports / "metrics.json", result), (protocol, measured)):
             files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _check_origin(path: Path, recorded: str, origin: Path, digest: str) -> None:
+    """Raise `FileError` unless a file was made from the file `origin`, whose digest it has recorded."""
+    if recorded != digest:
+        raise FileError(f"{path} was not made from {origin}: one of the two files was replaced", path)
 
 
 def _measure_model(

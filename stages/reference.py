@@ -19,7 +19,7 @@ from lab.experiment import dvcfile
 def reference(params: Params, train: Path, test: Path, extractor: Path, features: Path) -> None:
     """Train the classifier or fetch Inception into `extractor`; write the features and logits of both splits."""
     group, settings = processes.join(params.runtime), params.evaluate
-    real, held_out = dataset.read(train), dataset.read(test)
+    real, held_out = dataset.read_splits(train, test)
     images = {"train": real.images, "test": held_out.images}
     weights = dvcfile.data_root(params.runtime.data_root) / settings.weights if settings.weights else None
     if settings.classifier is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm import processes
 from ddpm.data import dataset
+from ddpm.errors import FileError
 from ddpm.network import modelfile
 from ddpm.network.modelfile import Model
 from ddpm.params import Params
@@ -25,7 +26,9 @@ def sample(
     `reports` is the folder of the pictures, which show both directions of the process.
     """
     group, settings = processes.join(params.runtime), params.sample
-    trained = modelfile.load(model, group.device, settings.precision)
+    trained, held_out = modelfile.load(model, group.device, settings.precision), dataset.read(test)
+    if held_out.image_shape != trained.description.image_shape:
+        raise FileError(f"{test} has images of another shape than those of {model}", test)
     passes = settings.count * settings.steps
     compiling = stage.compiles("sample", params.runtime, group.device, trained.parameters, passes)
     trained = compiled(trained, params) if compiling else trained
@@ -49,7 +52,7 @@ def sample(
         steps = (int(name) for name in models if name != "model")
         sample_files.write_snapshots(snapshot_samples, dict(zip(steps, earlier, strict=True)))
 
-        real = dataset.read(test).images
+        real = held_out.images
         pictures.save_grid(drawn, reports / "samples.png")
         pictures.save_grid(spread(real, min(len(drawn), pictures.sheet_columns(real) ** 2)), reports / "real.png")
         pictures.save_denoising(trained, settings, labels, reports / "denoising.png")

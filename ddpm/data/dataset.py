@@ -59,3 +59,11 @@ def read(path: Path) -> Dataset:
     file = files.read_tensors(path, FORMAT)
     metadata = file.metadata
     return Dataset(file.tensors["images"], file.tensors["labels"], metadata["classes"], file.digest, metadata["source"])
+
+
+def read_splits(train: Path, test: Path) -> tuple[Dataset, Dataset]:
+    """Read both splits. Raises also `TensorFileError` if their images differ in shape or classes."""
+    first, second = read(train), read(test)
+    if first.image_shape != second.image_shape or list(first.classes) != list(second.classes):
+        raise files.TensorFileError(f"{test} has images of another shape, or of other classes, than {train}", test)
+    return first, second

@@ -63,6 +63,11 @@ class Reference:
     test_digest: str
     source: dict[str, Any]  # of the training images, as in the packed dataset
 
+    @property
+    def image_digests(self) -> tuple[str, str]:
+        """The digests of both splits."""
+        return self.train_digest, self.test_digest
+
 
 def write(path: Path, reference: Reference) -> None:
     """Write reference features, which may be larger than memory, to a file."""

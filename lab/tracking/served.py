@@ -13,6 +13,7 @@ MLflow stores this file with the weights and the package `ddpm`, and runs it to 
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from mlflow.pyfunc.model import PythonModel
 from ddpm.device import resolve
 from ddpm.errors import UsageError
 from ddpm.network import modelfile
-from ddpm.params import ConflictError
+from ddpm.params import ConflictError, Sample
 from ddpm.sampling import blocks
 from ddpm.sampling.options import Options, settings
 
 KEYS = [field.name for field in fields(Options)]
+_EVALUATIONS = 2**16  # images x steps of one request: 16 images in 4096 steps, or 1310 in 50
+_VALUES = 2**24  # of all images of one request, which MLflow sends as text: about 60 MB
 
 
 class Served(PythonModel):
@@ -45,6 +48,7 @@ class Served(PythonModel):
         try:
             options = request(model_input)
             chosen = settings(self._load("fp32").description, options)
+            _check_size(chosen, self._load("fp32").description.image_shape)
             model = self._load(chosen.precision)
             images = blocks.draw(model, chosen, blocks.labels(model, chosen, options.label))
         except UsageError as error:
@@ -52,6 +56,16 @@ class Served(PythonModel):
             lines = [f"{one.key.rpartition('.')[2]} = {one.value}: {one.rule}" for one in conflicts]
             raise MlflowException.invalid_parameter_value("\n".join(lines) or str(error)) from None
         return images.permute(0, 2, 3, 1).numpy()
+
+
+def _check_size(chosen: Sample, image_shape: tuple[int, int, int]) -> None:
+    """Raise `UsageError` for a request that would take too long, or whose answer would be too large."""
+    most = min(_EVALUATIONS // chosen.steps, _VALUES // prod(image_shape))
+    if chosen.count > most:
+        raise UsageError(
+            f"count = {chosen.count}: must be at most {most} in one request, with steps = {chosen.steps} and images of "
+            f"shape {image_shape}; `ddpm generate` has no such limit"
+        )
 
 
 def request(given: object) -> Options:
