@@ -366,13 +366,13 @@ def _digest_of(metadata: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise TensorFileError(f"{path} does not exist", path)
     try:
+        if not path.is_file():
+            raise TensorFileError(f"{path} does not exist", path)
         opened = safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
         raise TensorFileError(f"{path} is not a complete safetensors file: {error}", path) from error
-    except OSError:  # it may have no file name, and safetensors calls every such failure a missing file
+    except OSError:  # safetensors calls every failure a missing file
         raise TensorFileError(f"{path} cannot be opened; check its permissions", path) from None
     with opened as file:
         yield file
