@@ -13,6 +13,7 @@ import signal
 import sys
 
 from ddpm.errors import UsageError
+from lab import terminal
 
 _TORCHRUN = (sys.executable, "-m", "lab.launch")
 
@@ -46,6 +47,9 @@ def _torchrun() -> int:
     """Run torchrun with the arguments of this process; return its exit status."""
     # After a restart, processes could read addresses of the last attempt from a store that attempts share.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    # Without a list, torchrun also handles a SIGHUP that `nohup` lets it ignore.
+    ending = [*terminal.ending_signals(), signal.SIGINT, signal.SIGQUIT]
+    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(number.name for number in ending))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
+from lab import terminal
 from lab.experiment import dvcfile, gpus, journal, running
 
 if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
@@ -90,7 +91,9 @@ def run(stage: Callable[..., None]) -> None:
 
     name = stage.__name__
     paths = _paths(stage)
-    signal.signal(signal.SIGTERM, _interrupt)
+    terminal.outlive()
+    for number in terminal.ending_signals():
+        signal.signal(number, _interrupt)
     if processes.launched():
         launch.end_with_launcher()
     state.remember_verified(dvcfile.ROOT)
@@ -122,7 +125,8 @@ def _fail(message: str, status: int = 1) -> NoReturn:
     """End the process with a message; DVC then records nothing."""
     if message:
         print(message, file=sys.stderr, flush=True)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher ends all processes as soon as one has failed
+    for number in terminal.ending_signals():  # the launcher ends all processes as soon as one has failed
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(status)
 
 
@@ -138,9 +142,10 @@ def _interrupt(number: int, _: object) -> None:
 
 @contextmanager
 def signals_deferred() -> Iterator[Callable[[], int]]:
-    """Defer SIGTERM and the first Ctrl-C; yield a function that returns the signal that came, or 0.
+    """Defer SIGTERM, SIGHUP and the first Ctrl-C; yield a function that returns the first signal that came, or 0.
 
-    Several SIGTERM count as one: Slurm sends it to a launcher and to its processes, and the launcher sends it on.
+    Several count as one: Slurm sends SIGTERM to a launcher and to its processes, and the launcher sends it on. A closed
+    terminal and its shell both send SIGHUP.
     """
     received = 0
 
@@ -150,7 +155,7 @@ def signals_deferred() -> Iterator[Callable[[], int]]:
             raise Interrupted(number)
         received = received or number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in (*terminal.ending_signals(), signal.SIGINT)}
     try:
         yield lambda: received
     finally:

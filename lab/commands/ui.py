@@ -17,6 +17,7 @@ import typer
 
 from ddpm.errors import UsageError
 from ddpm.params import Tracking
+from lab import terminal
 from lab.experiment import dvcfile
 from lab.tracking import store
 from lab.tracking.records import Records
@@ -80,7 +81,8 @@ def _serving(uri: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_BACKEND_STORE_URI": uri,  # an argument would show a password to other users of the machine
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs of GenAI: eight more processes
     }
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in terminal.ending_signals():
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
             command, cwd=dvcfile.ROOT, env=environment, stdout=log, stderr=log, start_new_session=True

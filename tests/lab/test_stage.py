@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import terminal
 from lab.experiment import dvcfile, running
 from lab.stage import Interrupted, bar, signals_deferred
 
@@ -149,6 +150,20 @@ def test_an_interrupted_stage_fails_with_one_line(more: str, shown: str, project
     assert not (project / ".ckpt").exists()
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_stage_with_one_line_and_its_own_exit_status(name: str, status: int, project: Path) -> None:
+    default = f"import os, signal, time; signal.signal(signal.{name}, signal.SIG_DFL)"
+    done = run(project, f"os.kill(os.getpid(), signal.{name}); time.sleep(60)", imported=default)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"tiny: ended by {name}\n")
+
+
+def test_a_stage_under_nohup_outlives_its_terminal(project: Path) -> None:
+    as_nohup = "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    body = "with stage.signals_deferred() as received: os.kill(os.getpid(), signal.SIGHUP); print(received())"
+    done = run(project, body, imported=as_nohup)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\ndone\n", "")
+
+
 def test_any_other_error_keeps_its_traceback(project: Path) -> None:
     done = run(project, "raise KeyError('a bug')")
     assert done.returncode == 1
@@ -262,13 +277,15 @@ def test_progress_that_stops_early_ends_with_the_units_that_are_done(capsys: pyt
     assert line.startswith("train: 60/100 step, 00:00 elapsed, ")
 
 
-def test_signals_are_deferred_until_a_second_ctrl_c() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_deferred_until_a_second_ctrl_c(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "ending_signals", lambda: [signal.SIGTERM, signal.SIGHUP])  # also under nohup
     before = signal.getsignal(signal.SIGINT)
     with signals_deferred() as received:
         assert received() == 0
         for _ in range(2):
-            signal.raise_signal(signal.SIGTERM)
-        assert received() == signal.SIGTERM
+            signal.raise_signal(number)
+        assert received() == number
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
