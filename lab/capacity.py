@@ -16,7 +16,7 @@ from ddpm.params import Params
 if TYPE_CHECKING:  # it takes seconds, which `ddpm check` need not wait for
     import torch
 
-PROCESS = 700_000_000  # bytes of Python and torch in a process that has computed on the CPU
+PROCESS = 1_000_000_000  # bytes of Python, torch and MLflow in a process that has computed on the CPU
 _CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = 2**60  # a cgroup without a limit has "max", or a number near 2**63
 
@@ -33,6 +33,17 @@ def memory_of(device: "torch.device") -> int:
     import torch
 
     return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def gpu_memory() -> int | None:
+    """Bytes of memory of the first NVIDIA GPU; None without one. torch is not imported."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
+    except pynvml.NVMLError:
+        return None
 
 
 def free_disk(folder: Path) -> int:

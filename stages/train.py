@@ -19,7 +19,7 @@ from ddpm.processes import Group
 from ddpm.training import checkpoint, gradients, loop
 from ddpm.training.curve import COLUMNS, LossCurve
 from lab import stage
-from lab.experiment import dvcfile, journal, resume, state
+from lab.experiment import dvcfile, journal, resume, speed, state
 from lab.tracking.live import live
 
 # Parameters that may change when a training continues: a constant learning rate does not depend on train.steps.
@@ -74,16 +74,17 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
                     bar.update()
                     if losses.add(record):
                         losses.check()
-                        speed = settings.batch_size * (bar.format_dict["rate"] or 0)
-                        shown = {"loss": f"{losses.last()['loss']:.4f}", "img/s": f"{speed:.0f}"}
+                        rate = settings.batch_size * (bar.format_dict["rate"] or 0)
+                        shown = {"loss": f"{losses.last()['loss']:.4f}", "img/s": f"{rate:.0f}"}
                         bar.set_postfix(shown, refresh=False)
-                        run.log(losses.last(), images_per_second=speed)
+                        run.log(losses.last(), images_per_second=rate)
                     if record.step in settings.snapshots:
                         modelfile.save(saved.snapshot(record.step), description, averaged.network.state_dict())
                     stopping = group.any(bool(received()))
                     if stopping or record.step % runtime.checkpoint_every == 0 or record.step == settings.steps:
                         losses.check()
                         saved.save(record.step, save)
+                        speed.record(saved.path, params, where.type, bar.format_dict["elapsed"] / (bar.n - bar.initial))
                     if stopping:
                         raise stage.Interrupted(received() or signal.SIGTERM)
                     if record.step % runtime.preview_every == 0:

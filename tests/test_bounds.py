@@ -158,10 +158,10 @@ def test_an_integer_with_more_digits_than_python_prints_is_refused() -> None:
 def test_contents_that_the_parser_of_yaml_refuses_are_one_error(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(content)
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(params.ParamsError, match=re.escape(message)):
         params.load(path)
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def nested(key: str, value: object) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from dvc.utils.serialize import load_yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm import params
+from ddpm import estimate, params
 from ddpm.alternatives import in_use
 from ddpm.errors import UsageError, no_such_key
-from lab.experiment import dvcfile
+from lab import capacity
+from lab.experiment import dvcfile, speed
 
 
 def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
@@ -31,9 +33,9 @@ def check(changes: Sequence[str], defaults: Path) -> Iterator[str]:
         name = f"{dvcfile.PARAMS} with {', '.join(one)}" if one else str(dvcfile.PARAMS)
         try:
             with _changed(one) as copy:
-                params.check(params.read(copy, name), name)
+                checked = params.check(params.read(copy, name), name)
                 values = load_yaml(copy)  # as DVC reads it: 1e-05 is a number
-                described[name] = [*_differences(values, defaults), _stages(values)]
+                described[name] = [*_differences(values, defaults), *_needs(checked), _stages(values)]
         except UsageError as error:
             errors.append(str(error))
     if errors:
@@ -84,6 +86,34 @@ def _differences(values: Mapping[str, Any], defaults: Path) -> Iterator[str]:
         unused = here[key] is not None and used.get(key) is None
         note = "not in use" if unused else f"default: {json.dumps(there.get(key))}"
         yield f"  {key} = {json.dumps(here[key])} ({note})"
+
+
+def _needs(chosen: params.Params) -> Iterator[str]:
+    """Lines for what the experiment needs, as estimated: parameters, memory, disk, and time if a step was measured."""
+    needs = estimate.experiment(chosen)
+    stages = {name: need for name, need in needs.stages.items() if need.memory}
+    gpu = capacity.gpu_memory() if chosen.runtime.device.startswith(("auto", "cuda")) else None
+    available, beside = (gpu, 0) if gpu else (capacity.memory(), capacity.PROCESS)
+    size, train = capacity.size, needs.stages["train"]
+    parts = [f"{name} {size(beside + need.memory)}" for name, need in stages.items()]
+    yield f"network: {needs.parameters:,} parameters"
+    yield f"memory, about: {', '.join(parts)}; {'the GPU' if gpu else 'this machine'} has {size(available)}"
+    optimizer = "weights, gradients, Adam's moments and the average"
+    yield f"  of train: {size(train.weights)} {optimizer}, {size(train.batch)} activations of {train.images:,} images"
+    for name, need in stages.items():
+        if need.certain > available:
+            yield f"  too little for {name}: lower {need.lower[need.weights > available]}"
+    unknown = "" if needs.stages["prepare"].outputs else " and the images with their features"
+    free = capacity.free_disk(dvcfile.ROOT)
+    yield f"disk, about: {size(needs.disk)}{unknown}; {size(free)} are free"
+    if needs.disk > free:
+        largest = max(needs.stages.values(), key=lambda need: need.outputs + need.kept)
+        yield f"  too little: lower {largest.lower[2]}"
+    steps, last = chosen.train.steps, speed.measured(chosen)
+    if steps and last:
+        left = timedelta(seconds=round(last.seconds * (steps - last.done)))
+        done = f", {last.done:,} of them done" if last.done else ""
+        yield f"time of train: {left} for {steps:,} steps{done}; a step took {last.seconds:.3g} s when last measured"
 
 
 def _stages(values: Mapping[str, Any]) -> str:
