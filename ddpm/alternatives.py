@@ -24,6 +24,7 @@ _CHOICES: dict[str, dict[str, tuple[object, ...]]] = {  # setting: the choices t
     "diffusion.beta_start": {"diffusion.schedule": ("linear", "quad", "warmup10", "warmup50")},
     "diffusion.beta_end": {"diffusion.schedule": ("linear", "quad", "const", "warmup10", "warmup50")},
     "train.min_snr_gamma": {"train.weighting": ("min_snr",)},
+    "train.rewind_every": {"train.on_divergence": ("rewind",)},
     "train.label_dropout": {"network.conditional": (True,)},
     "sample.eta": {"sample.sampler": ("ddim",)},
     "sample.sigma": {"sample.sampler": ("ancestral",), "diffusion.variance": ("fixed",)},

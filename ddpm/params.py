@@ -189,6 +189,8 @@ class Train(Section):
     label_dropout: Annotated[Number, Field(ge=0, lt=1)] | None
     precision: Literal["fp32", "bf16"]
     snapshots: Annotated[list[Steps], Field(max_length=1000)]
+    on_divergence: Literal["stop", "rewind"]
+    rewind_every: Steps | None
     init: Text | None
 
 

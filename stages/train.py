@@ -17,7 +17,8 @@ from ddpm.network import modelfile
 from ddpm.params import Params
 from ddpm.processes import Group
 from ddpm.training import checkpoint, gradients, loop
-from ddpm.training.curve import COLUMNS, LossCurve
+from ddpm.training.curve import COLUMNS, LossCurve, with_rewinds
+from ddpm.training.rewinding import Steps
 from lab import stage
 from lab.experiment import dvcfile, journal, resume, speed, state
 from lab.tracking.live import live
@@ -56,35 +57,40 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
     denoiser = Denoiser(forward, process.from_settings(params.diffusion, where), params.diffusion)
     batches = Batches(images, settings, params.diffusion.value_range, where, micros)
 
+    def take(rewinds: int) -> Iterator[loop.Record]:
+        drawn = loop.after_rewinds(settings, rewinds)
+        return loop.train(learner, denoiser, batches.redrawn(drawn), drawn, gradient)
+
     group.agree(name)
-    steps = loop.train(learner, denoiser, batches, settings, gradient)
+    save = partial(checkpoint.save, learner=learner, curve=losses, training=name)
+    steps = partial(Steps, take, learner, losses, settings, runtime, group)
 
     with stage.signals_deferred() as received:
         if group.rank > 0:
-            _follow(group, learner, losses, steps, received)
+            _follow(steps(None, save, stage.say), received)
             return
-        save = partial(checkpoint.save, learner=learner, curve=losses, training=name)
         with state.folder(name, runtime.resume) as saved, live(params, images.digest) as run:
             latest = group.from_first(resume.find(saved, params, final_state, snapshots))
             if latest:
                 checkpoint.load(latest, learner, losses)
             averaged = modelfile.assemble(description, learner.average, "", where)
             with stage.bar("train", settings.steps, "step", learner.step) as bar:
-                for record in steps:
-                    bar.update()
-                    if losses.add(record):
-                        losses.check()
+                for record, ended in steps(saved, save, stage.say).records():
+                    bar.update(record.step - bar.n)  # a rewind takes it back
+                    if ended:
                         rate = settings.batch_size * (bar.format_dict["rate"] or 0)
                         shown = {"loss": f"{losses.last()['loss']:.4f}", "img/s": f"{rate:.0f}"}
                         bar.set_postfix(shown, refresh=False)
-                        run.log(losses.last(), images_per_second=rate)
+                        [point] = with_rewinds([losses.last()], learner.rewinds)
+                        run.log(point, images_per_second=rate)
                     if record.step in settings.snapshots:
                         modelfile.save(saved.snapshot(record.step), description, averaged.network.state_dict())
                     stopping = group.any(bool(received()))
-                    if stopping or record.step % runtime.checkpoint_every == 0 or record.step == settings.steps:
-                        losses.check()
+                    due = record.step % runtime.checkpoint_every == 0 or record.step == settings.steps
+                    if due or (stopping and not losses.first_bad()):
                         saved.save(record.step, save)
-                        speed.record(saved.path, params, where.type, bar.format_dict["elapsed"] / (bar.n - bar.initial))
+                        taken = max(bar.n - bar.initial, 1)  # a rewind may take it back to the start
+                        speed.record(saved.path, params, where.type, bar.format_dict["elapsed"] / taken)
                     if stopping:
                         raise stage.Interrupted(received() or signal.SIGTERM)
                     if record.step % runtime.preview_every == 0:
@@ -92,18 +98,18 @@ def train(params: Params, data: Path, model: Path, final_state: Path, snapshots:
             modelfile.save(model, description, averaged.network.state_dict())
             save(final_state)
             saved.copy_snapshots(settings.snapshots, snapshots)
-            tables.write_points(curve, losses.points(), COLUMNS)
+            columns = (*COLUMNS, "rewinds") if learner.rewinds else COLUMNS
+            tables.write_points(curve, with_rewinds(losses.points(), learner.rewinds), columns)
             saved.finish(settings.steps, runtime.keep_states)
 
 
-def _follow(
-    group: Group, learner: loop.Learner, losses: LossCurve, steps: Iterator[loop.Record], received: Callable[[], int]
-) -> None:
+def _follow(steps: Steps, received: Callable[[], int]) -> None:
     """Take the steps from the state that process 0 has found, on a process that writes nothing."""
+    group = steps.group
     latest: Path | None = group.from_first(None)
     if latest:
-        checkpoint.load(latest, learner, losses)
-    for _ in steps:
+        checkpoint.load(latest, steps.learner, steps.losses)
+    for _ in steps.records():
         if group.any(bool(received())):
             raise stage.Interrupted(received() or signal.SIGTERM)
 

@@ -73,6 +73,8 @@ def train_settings() -> Train:
         label_dropout=None,
         precision="fp32",
         snapshots=[],
+        on_divergence="stop",
+        rewind_every=None,
         init=None,
     )
 

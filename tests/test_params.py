@@ -270,6 +270,10 @@ def test_all_conflicts_are_reported_at_once() -> None:
             {**CONDITIONAL, "train.label_dropout": None},
             "train.label_dropout = None: must be set for conditional models",
         ),
+        (
+            {"train.on_divergence": "rewind", "train.rewind_every": None},
+            "train.rewind_every = None: must be set for on_divergence rewind",
+        ),
         ({"evaluate.classifier": None}, "evaluate.classifier = None: must be set for extractor classifier"),
         ({"data.seed": None}, "data.seed = None: must be set for source digits or shapes or folder"),
         ({**FOLDER, "data.path": None}, "data.path = None: must be set for source folder"),
@@ -313,7 +317,8 @@ UNET_ONLY = {
     f"network.{key}" for key in ("blocks", "attention", "heads", "groups", "norm_eps", "dropout", "downsample")
 }
 LABELS = {"train.label_dropout", "sample.guidance"}
-IDLE = LABELS | {"data.path", "data.digest", "train.min_snr_gamma", "sample.sigma", "evaluate.weights"}
+IDLE = LABELS | {"data.path", "data.digest", "train.min_snr_gamma", "train.rewind_every"}
+IDLE |= {"sample.sigma", "evaluate.weights"}
 
 
 @pytest.mark.parametrize(
@@ -331,6 +336,7 @@ IDLE = LABELS | {"data.path", "data.digest", "train.min_snr_gamma", "sample.sigm
         ({**BASIC, **CONDITIONAL}, IDLE | UNET_ONLY),
         (CONDITIONAL, IDLE - LABELS),
         ({"train.weighting": "min_snr"}, IDLE - {"train.min_snr_gamma"}),
+        ({"train.on_divergence": "rewind"}, IDLE - {"train.rewind_every"}),
         ({"evaluate.extractor": "inception"}, IDLE - {"evaluate.weights"} | {"evaluate.classifier"}),
         ({"data.source": "mnist"}, IDLE | {"data.seed"}),
         (FOLDER, IDLE - {"data.path", "data.digest"}),

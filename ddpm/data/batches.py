@@ -1,5 +1,6 @@
 """The batch of each training step."""
 
+import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -43,6 +44,13 @@ class Batches:
         on_host = self._images.device.type == "cpu"
         self._reader = ThreadPoolExecutor(1, "batches") if on_host and files.is_large(self._images) else None
         self._ahead: dict[tuple[int, int], Future[tuple[Tensor, Tensor]]] = {}  # at most one micro-batch
+
+    def redrawn(self, settings: Train) -> "Batches":
+        """Batches of the same images with other settings, such as another seed."""
+        other = copy.copy(self)
+        other._settings, other._ahead = settings, {}
+        other._order = lru_cache(maxsize=2)(other._shuffle)
+        return other
 
     def get(self, step: int, micro: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """The images x_0 of a micro-batch, float32 (N, C, H, W), and with label dropout their labels, int64 (N,).

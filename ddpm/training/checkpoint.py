@@ -15,7 +15,7 @@ FORMAT = "ddpm-state-1"
 def save(path: Path, learner: Learner, curve: LossCurve, training: str) -> None:
     """Write weights, average, Adam's moments, the loss curve and the step, atomically.
 
-    The metadata has the step, and `training`, a hash of all that determines the training.
+    The metadata has the step, `training`, a hash of all that determines the training, and the rewinds, if any.
     """
     parts = {
         "network": learner.network.state_dict(),
@@ -24,7 +24,8 @@ def save(path: Path, learner: Learner, curve: LossCurve, training: str) -> None:
         "curve": curve.state(),
     }
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    files.write_tensors(path, tensors, {"format": FORMAT, "step": learner.step, "training": training})
+    rewinds = {"rewinds": learner.rewinds} if learner.rewinds else {}
+    files.write_tensors(path, tensors, {"format": FORMAT, "step": learner.step, "training": training} | rewinds)
 
 
 def load(path: Path, learner: Learner, curve: LossCurve) -> None:
@@ -41,6 +42,7 @@ def load(path: Path, learner: Learner, curve: LossCurve) -> None:
         learner.network.load_state_dict(parts["network"])
         learner.average.load_state_dict(parts["average"])
         learner.step = int(file.metadata["step"])
+        learner.rewinds = [(bad, back) for bad, back in file.metadata.get("rewinds", [])]
         _restore_moments(learner, parts)
     except (KeyError, RuntimeError) as error:
         raise files.TensorFileError(f"{path} is the state of another network", path) from error
@@ -55,6 +57,7 @@ def _moments(learner: Learner) -> dict[str, dict[str, Tensor]]:
 
 
 def _restore_moments(learner: Learner, parts: dict[str, dict[str, Tensor]]) -> None:
+    learner.optimizer.state.clear()
     if "exp_avg" not in parts:
         return
     for name, parameter in learner.network.named_parameters():

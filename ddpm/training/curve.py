@@ -1,5 +1,7 @@
 """The loss curve: means over windows of steps, accumulated on the device and part of the resumable state."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,11 @@ COLUMNS = ("step", "loss", "gradient_norm", "learning_rate")
 class DivergedError(UsageError):
     """A loss or a gradient is not a finite number; `step` is the first such optimizer step."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, more: str = "") -> None:
         super().__init__(
-            f"training diverged: the loss or its gradient is not finite at step {step}. "
-            f"Lower train.learning_rate, set train.grad_clip, lengthen train.warmup, or use train.precision fp32"
+            f"training diverged: the loss or its gradient is not finite at step {step}{more}. "
+            f"Lower train.learning_rate, set train.grad_clip, lengthen train.warmup, or use train.precision fp32; "
+            f"train.on_divergence: rewind goes back and draws other batches"
         )
         self.step = step
 
@@ -51,8 +54,12 @@ class LossCurve:
 
     def check(self) -> None:
         """Raise `DivergedError` if any step so far was not finite."""
-        if step := int(self._window[5]):
+        if step := self.first_bad():
             raise DivergedError(step)
+
+    def first_bad(self) -> int:
+        """The first step so far that was not finite, or 0."""
+        return int(self._window[5])
 
     def points(self) -> list[dict[str, float]]:
         """All points in order, with the columns COLUMNS; the last may be of an incomplete window."""
@@ -77,6 +84,15 @@ class LossCurve:
     def _point(self) -> Tensor:
         step, loss, norm, rate, count, _ = self._window
         return torch.stack([step, loss / count, norm / count, rate])
+
+
+def with_rewinds(points: Sequence[Mapping[str, float]], rewinds: Sequence[tuple[int, int]]) -> list[dict[str, float]]:
+    """The points with the number of rewinds before the step of each, if there are any; see `Learner.rewinds`."""
+    if not rewinds:
+        return [dict(point) for point in points]
+    backs = [back for _, back in rewinds]
+    counts = (max((n for n, back in enumerate(backs, 1) if back < point["step"]), default=0) for point in points)
+    return [{**point, "rewinds": count} for point, count in zip(points, counts, strict=True)]
 
 
 def _named(point: Tensor) -> dict[str, float]:

@@ -6,7 +6,7 @@ Nothing here waits for the device: a record holds tensors, which the caller read
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -25,12 +25,16 @@ from ddpm.training.objective import loss as loss_of
 
 @dataclass
 class Learner:
-    """All that training changes: the weights, their moving average, Adam's moments, and the number of steps taken."""
+    """All that training changes: the weights, their moving average, Adam's moments, and the number of steps taken.
+
+    `rewinds` has, for each time that training went back, the first step that was not finite and the step it went to.
+    """
 
     network: nn.Module
     average: nn.Module  # the network with averaged weights, which is what the paper samples from
     optimizer: torch.optim.Adam
     step: int = 0
+    rewinds: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
     def start(cls, network: nn.Module, settings: Train) -> "Learner":
@@ -65,6 +69,11 @@ def learning_rate(step: int, settings: Train) -> float:
         case "cosine":
             decay = 0.5 * (1 + math.cos(math.pi * done / settings.steps))
     return settings.learning_rate * warm * decay
+
+
+def after_rewinds(settings: Train, count: int) -> Train:
+    """The settings of the steps after so many rewinds: with another seed, from (seed, "rewind", count), unless 0."""
+    return settings.model_copy(update={"seed": rng.torch_seed(settings.seed, "rewind", count)}) if count else settings
 
 
 def train(

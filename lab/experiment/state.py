@@ -156,7 +156,8 @@ class StateFolder(Folder):
 
     def clear(self) -> None:
         """Remove the states; the weights of snapshots are replaced as the training goes on."""
-        for old in (*self.states.values(), *_named(self.path, _FINISHED)):
+        kept = self.path.glob("kept/*.safetensors")
+        for old in (*self.states.values(), *_named(self.path, _FINISHED), *kept):
             old.unlink()
 
     def latest(self, steps: int) -> Path | None:
@@ -177,6 +178,25 @@ class StateFolder(Folder):
         write(self.path / f"step-{step:08d}.safetensors")
         for earlier, path in self.states.items():
             if earlier < step:
+                path.unlink()
+
+    def kept(self, step: int) -> Path:
+        """The path of a state to which training can go back."""
+        return self.path / "kept" / f"{step:08d}.safetensors"
+
+    def keep(self, step: int) -> None:
+        """Copy the state of a step, so that training can go back to it, and remove the earlier copies."""
+        with files.replacing(self.kept(step)) as temporary:
+            shutil.copyfile(self.states[step], temporary)
+        for earlier in self.path.glob("kept/*.safetensors"):
+            if earlier != self.kept(step):
+                earlier.unlink()
+
+    def go_back(self, step: int, write: Callable[[Path], None]) -> None:
+        """Write the state of a step to which training goes back, then remove the later ones."""
+        self.save(step, write)
+        for later, path in self.states.items():
+            if later > step:
                 path.unlink()
 
     def snapshot(self, step: int) -> Path:

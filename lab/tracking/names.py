@@ -9,6 +9,7 @@ _CURVES = {
     "loss": "train/loss",
     "gradient_norm": "train/optimizer/gradient_norm",
     "learning_rate": "train/optimizer/learning_rate",
+    "rewinds": "train/optimizer/rewinds",
     "images_per_second": "train/optimizer/images_per_second",
     "snapshot.fid": "train/snapshots/fid",
     "snapshot.is": "train/snapshots/is",

@@ -233,3 +233,38 @@ def test_two_machines_give_the_bytes_of_one_process(
     assert [process.returncode for process in started] == [0, 0], said
     assert "2 processes (the same bytes as one)" in "".join(said)
     assert digests(project) == expected
+
+
+FAULTY = """
+import torch
+from ddpm.training import loop
+
+def faulty(denoiser, x_0, t, eps, settings):
+    loss = compute(denoiser, x_0, t, eps, settings)
+    return loss * torch.nan if eps[0, 0, 0, 0] > 2 else loss  # in one of the micro-batches
+
+compute, loop.loss_of = loop.loss_of, faulty
+
+from lab import stage
+from stages.train import train
+
+stage.run(train)
+"""
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_goes_back_from_a_loss_that_is_not_finite_to_the_same_bytes(anew: Anew) -> None:
+    project = anew()
+    project.set(train__on_divergence="rewind", train__rewind_every=10)
+    (project.path / "faulty.py").write_text(FAULTY)
+    try:
+        done = project.run("python", "faulty.py", *TRAIN[2:])
+        expected = digests(project)
+        assert len(re.findall("goes back to step", done.stderr)) >= 2
+        for processes in (2, 4):
+            anew()
+            said = project.run(*TORCHRUN, f"--nproc-per-node={processes}", "faulty.py", *TRAIN[2:]).stderr
+            assert said.count("goes back to step") == done.stderr.count("goes back to step")
+            assert digests(project) == expected
+    finally:
+        project.git("checkout", "-q", "params.yaml")

@@ -129,6 +129,8 @@ def _train(draw: st.DrawFn, learned: bool) -> dict[str, Any]:
         "label_dropout": draw(_one(0.0, 0.1, 0.9)),
         "precision": draw(_one("fp32", "bf16")),
         "snapshots": sorted(draw(st.lists(st.integers(1, steps), max_size=2, unique=True))),
+        "on_divergence": draw(_one("stop", "rewind")),
+        "rewind_every": draw(_one(1, 2, 10)),
         "init": None,
     }
 
