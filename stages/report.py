@@ -29,7 +29,6 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
     measured = results.read(protocol, contents.needed(metrics))
     points = tables.read_points(reports / "train.csv", ("step", "loss", "gradient_norm"))
     snapshots = tables.read_points(reports / "snapshots.csv", ("step", "fid", "is"))
-    figures.loss_curve(points, snapshots, final_losses(metrics), reports / "loss.png")
     found = Report(
         metrics,
         measured,
@@ -43,6 +42,7 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
         identity.fingerprint(measured["train_digest"]),
         identity.code_digest(),
     )
+    figures.loss_curve(points, snapshots, final_losses(metrics), reports / "loss.png")
     files.write_text(reports / "protocol.json", protocol.read_text(encoding="utf-8"))
     files.write_text(reports / "report.md", markdown.page(found, reports))
     files.write_text(reports / "index.html", page.page(found))

@@ -33,7 +33,7 @@ _FOLDER = re.compile(r"((?P<stage>[a-z]+)-)?[0-9a-z]+")  # the fingerprint of a 
 _STATE = re.compile(r"step-(\d{8,})\.safetensors")
 _FINISHED = re.compile(r"finished-\d{8,}")
 _SET = re.compile(r"[a-z]+|\d{8,}")  # the rows of data, of samples, or of the snapshot of a step
-_MADE = re.compile(r"\w[\w.-]*\.safetensors")  # by stage reference, such as the extractor
+_MADE = re.compile(r"[a-z]\w*\.safetensors")  # by stage reference, such as the extractor
 _LEFTOVER = re.compile(r"\.(step-\d{8,}|\d{8,}|[a-z]+)\.\d+\.(safetensors|json)")  # as `files.replacing` names them
 
 

@@ -28,7 +28,10 @@ def from_file(path: Path, alt: str) -> Picture:
             Image.open(path) as image,
         ):  # it warns of a size that is too large
             image.load()
-            return picture(path.read_bytes(), image.get_format_mimetype() or "", image.size, alt)
+            contents = path.read_bytes()
+            if image.format == "GIF" and not contents.endswith(b";"):  # whose end the decoder does not need
+                raise ValueError("it is cut short")
+            return picture(contents, image.get_format_mimetype() or "", image.size, alt)
     except Exception as error:  # the decoders raise errors of many kinds
         raise FileError(f"{path} is not a complete picture: {error}", path) from error
 

@@ -71,3 +71,16 @@ def test_clean_with_list_removes_nothing_and_shows_the_total(repository: Path) -
 def test_clean_reports_that_there_is_no_state(repository: Path) -> None:
     assert not (repository / ".ckpt").exists()
     assert run("clean").stdout == "there is no resumable state\n"
+
+
+def test_clean_keeps_damaged_rows_and_what_no_stage_has_made(repository: Path) -> None:
+    training(repository, "aaaa", True)
+    (repository / ".ckpt/sample-bbbb/model").mkdir(parents=True)
+    (repository / ".ckpt/sample-bbbb/model/rows.json").write_text("{")
+    (repository / ".ckpt/.ipynb_checkpoints").mkdir()
+    (repository / ".ckpt/notes").mkdir()
+    first, second, _ = run("clean").stdout.splitlines()
+    assert first.endswith("removed")
+    assert second.split()[:2] == ["sample-bbbb", "damaged"]
+    assert second.endswith("(to remove it, delete .ckpt/sample-bbbb)")
+    assert {path.name for path in (repository / ".ckpt").iterdir()} == {".ipynb_checkpoints", "notes", "sample-bbbb"}

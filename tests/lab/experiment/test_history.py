@@ -61,3 +61,11 @@ def test_commits_of_the_branch_come_before_those_of_experiments(folder: Path) ->
 def test_without_git_there_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a git repository"):
         next(history.commits(tmp_path))
+
+
+def test_a_commit_with_a_broken_dvc_yaml_is_skipped(folder: Path) -> None:
+    first = git(folder, "rev-parse", "HEAD")
+    for text in ("<<<<<<< HEAD\n", "stages: 3\n", "other: {}\n", "stages:\n  train: [\n"):
+        (folder / "dvc.yaml").write_text(text)
+        commit(folder, "broken")
+    assert [one.id for one in history.commits(folder)] == [first]

@@ -67,3 +67,31 @@ def test_the_journal_is_not_a_resumable_state(within: Path) -> None:
     ran("train")
     assert (within / ".ckpt/journal.jsonl").exists()
     assert state.folders() == []
+
+
+TORN = (
+    b"",
+    b"12",
+    b"null",
+    b'"text"',
+    b"[]",
+    b'{"stage": "train"}',
+    b'{"stage": "train", "key": [',
+    b"\xff",
+    b"[" * 9999,
+)
+
+
+def test_lines_that_are_not_complete_are_skipped_and_spoil_no_other(within: Path) -> None:
+    path = within / ".ckpt/journal.jsonl"
+    ran("train", 3)
+    whole = path.read_bytes()
+    for torn in (*TORN, whole[:-40], whole.replace(b'"seconds": 3', b'"seconds": "?"')):
+        path.write_bytes(whole + torn)
+        ran("sample", 7)
+        assert {"seconds.train": "3.0", "seconds.sample": "7.0"}.items() <= journal.tags(["train", "sample"]).items()
+
+
+def test_without_a_readable_journal_no_duration_is_known(within: Path) -> None:
+    (within / ".ckpt/journal.jsonl").mkdir(parents=True)
+    assert journal.tags(["train"]) == {}

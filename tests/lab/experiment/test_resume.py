@@ -162,3 +162,12 @@ def test_start_at_step_0_with_a_decay_says_that_other_steps_are_another_training
         capsys.readouterr().err
     )
     assert not (root / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"stages: [", b"<<<<<<< HEAD\nstages:\n=======\n", b"stages: 3\n", b"stages:\n  train: {}\n", b"\xff"],
+)
+def test_a_lock_file_that_is_damaged_records_no_state(content: bytes, root: Path) -> None:
+    (root / "dvc.lock").write_bytes(content)
+    assert start(settings(30)) == 0

@@ -92,3 +92,26 @@ def test_error_of_damaged_rows_names_the_remedy(tmp_path: Path, damage: str) -> 
 def test_without_a_batch_the_count_is_zero_of_the_total(tmp_path: Path) -> None:
     Rows.create(tmp_path / "rows", 50_000)
     assert json.loads((tmp_path / "rows" / COUNT).read_text()) == {"total": 50_000, "done": 0, "tensors": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"total": 4, "done": 2}',
+        b'{"total": 4, "done": 5, "tensors": {}}',
+        b'{"total": 4, "done": "x", "tensors": {}}',
+        b'{"total": 4, "done": 2, "tensors": {"images": ["uint9", [3]]}}',
+        b'{"total": 4, "done": 2, "tensors": {"images": 3}}',
+        b'{"total": 9, "done": 2, "tensors": {}}',
+    ],
+)
+def test_error_of_a_damaged_count_names_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / COUNT).write_bytes(content)
+    expected = rf"^{tmp_path}/rows\.json is damaged.*; remove {tmp_path}, or start anew with -S runtime\.resume=false$"
+    with pytest.raises(UsageError, match=expected):
+        Rows.create(tmp_path, 4)

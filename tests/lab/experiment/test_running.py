@@ -1,6 +1,7 @@
 """Stages that run at once, and their threads."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -93,3 +94,14 @@ def test_more_threads_than_cores_need_fewer_threads_or_jobs(
     monkeypatch.setattr(running, "_cores", lambda: 2)
     advice = running.advice(threads, others)
     assert advice is None if text is None else re.fullmatch(text, advice or "")
+
+
+def test_files_of_others_are_not_running_stages_and_stay(root: Path) -> None:
+    (root / ".ckpt").mkdir()
+    prefix = f"running-{platform.node()}-"
+    names = {f"{prefix}12-3 copy", f"{prefix}notes", f"{prefix}12-3.bak"}
+    for name in names:
+        (root / ".ckpt" / name).touch()
+    with running.announced(2) as others:
+        assert others == []
+    assert names <= {path.name for path in (root / ".ckpt").iterdir()}

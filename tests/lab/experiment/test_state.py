@@ -1,6 +1,7 @@
 """Where interrupted stages continue."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -352,3 +353,77 @@ def test_age_is_given_in_minutes_then_in_hours_then_in_days(monkeypatch: pytest.
     assert state.age(1e9 - 150) == "2 min ago"
     assert state.age(1e9 - 1.5 * 3600) == "1.5 h ago"
     assert state.age(1e9 - 72 * 3600) == "3 d ago"
+
+
+FOREIGN = (
+    "step-00000060 copy.safetensors",
+    "step-60.safetensors",
+    ".DS_Store",
+    ".notes.12.txt",
+    "finished-copy",
+    "notes.txt",
+    ".ipynb_checkpoints/step-00000099.safetensors",
+    "nested/step-00000099.safetensors",
+    "step-00000098.safetensors/inside",
+    "model copy/rows.json",
+    ".model.json/rows.json",
+)
+
+
+def add_foreign(folder: Path) -> None:
+    for name in FOREIGN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("somebody's")
+
+
+def foreign(folder: Path) -> list[str]:
+    return sorted(name for name in FOREIGN if (folder / name).read_text() == "somebody's")
+
+
+@pytest.mark.usefixtures("root")
+def test_foreign_files_among_states_are_neither_read_nor_removed() -> None:
+    with state.folder("abc", resume=True) as saved:
+        saved.save(40, write())
+    add_foreign(saved.path)
+    for leftover in (".step-00000080.123.safetensors", "snapshots/.00000005.7.safetensors"):
+        (saved.path / leftover).parent.mkdir(exist_ok=True)
+        (saved.path / leftover).touch()
+    with state.folder("abc", resume=True) as saved:
+        assert list(saved.states) == [40]
+        assert saved.status == "unfinished at step 40"
+        assert saved.latest(1000) == saved.path / "step-00000040.safetensors"
+        saved.save(50, write())
+        saved.finish(50, keep=3)
+    assert saved.status == "finished at step 50"
+    with state.folder("abc", resume=False) as saved:
+        assert saved.empty
+    assert foreign(saved.path) == sorted(FOREIGN)
+    ours = {path.name for path in saved.path.rglob("*") if path.is_file()} - {Path(name).name for name in FOREIGN}
+    assert ours == {"lock"}
+
+
+@pytest.mark.usefixtures("root")
+def test_foreign_files_among_rows_are_neither_read_nor_removed() -> None:
+    saved = sampled("abc", 0, done=12)
+    (saved.path / "extractor.safetensors").write_text("weights")
+    (saved.path / "model/.rows.123.json").write_text("half")
+    add_foreign(saved.path)
+    with state.rows_folder("sample", "abc", resume=True) as saved:
+        assert list(saved.rows) == ["model"]
+        assert saved.status == "unfinished at image 12 of 30"
+    with state.rows_folder("sample", "abc", resume=False) as saved:
+        assert saved.empty
+    assert foreign(saved.path) == sorted(FOREIGN)
+    assert not (saved.path / "model").exists()
+    assert not (saved.path / "extractor.safetensors").exists()
+
+
+def test_only_folders_that_a_stage_has_made_are_state_folders(root: Path) -> None:
+    finished("abc", 100, age=0)
+    sampled("abc", 0)
+    for name in (".ipynb_checkpoints", "abc copy", "abc.old", "backup", "sample-abc (1)"):
+        shutil.copytree(root / ".ckpt/abc", root / ".ckpt" / name)
+    for path in (root / ".ckpt/backup").iterdir():
+        path.unlink()
+    (root / ".ckpt/backup/notes.txt").touch()
+    assert [folder.path.name for folder in state.folders()] == ["abc", "sample-abc"]
