@@ -118,14 +118,23 @@ def _needs(chosen: params.Params) -> Iterator[str]:
 
 def _stages(values: Mapping[str, Any]) -> str:
     """A line for the stages whose parameters are not those of dvc.lock, and the stages that depend on them."""
-    path = Path("dvc.lock")
-    recorded = load_yaml(path)["stages"] if path.exists() else {}
+    recorded = _recorded(Path("dvc.lock"))
     stages, made = [], set[str]()
     for name, stage in dvcfile.stages().items():
         declared = dvcfile.declared_params(name, view=lambda _: values)
-        known = recorded.get(name, {}).get("params", {}).get(str(dvcfile.PARAMS))
-        if declared != known or made.intersection(stage["deps"]):
+        if declared != recorded.get(name) or made.intersection(stage["deps"]):
             stages.append(name)
             outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
             made.update(path for out in outs for path in ([out] if isinstance(out, str) else out))
     return f"stages to run for these parameters: {', '.join(stages) or 'none'}"
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The parameters of each stage in dvc.lock, none if it does not exist. Raises `UsageError` if it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        stages = load_yaml(path)["stages"]
+        return {name: stage.get("params", {}).get(str(dvcfile.PARAMS)) for name, stage in stages.items()}
+    except (DvcException, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged: `git restore {path}` restores it") from error

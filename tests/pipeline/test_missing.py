@@ -1,9 +1,12 @@
 """Errors name missing requirements: git, a commit, the package of a remote, results of the present code."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.pipeline.project import Project
 
@@ -52,3 +55,31 @@ def test_a_fresh_clone_without_data_can_publish(reproduced: Project, tmp_path: P
     reproduced.git("clone", "-q", ".", str(tmp_path / "clone"))
     published = Project(tmp_path / "clone").run("ddpm", "publish")
     assert published.stdout.startswith("published to sqlite:///")
+
+
+def flip(path: Path, position: int) -> None:
+    """Flip one bit of a file, whose size and time stay the same, so that DVC takes it for intact."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_bit_flipped_in_an_input_is_one_line_whose_remedy_restores_it(reproduced: Project, tmp_path: Path) -> None:
+    model, samples = "models/model.safetensors", "data/samples.safetensors"
+    definition = yaml.safe_load((reproduced.path / "dvc.yaml").read_text())["stages"]
+    commands = {
+        model: ["ddpm", "generate", "--model", model, "--out", str(tmp_path / "a.png")],
+        samples: [sys.executable, *definition["evaluate"]["cmd"].split()[1:]],
+    }
+    for name, command in commands.items():
+        path = reproduced.path / name
+        whole = path.read_bytes()
+        flip(path, len(whole) - 5)
+        message = error(reproduced, *command).splitlines()[-1]
+        start, remedy, _, again, _ = message.split("`")
+        assert start.endswith(f": {name} is damaged: its contents do not match its digest; ")
+        assert again == f"dvc repro --force --single-item {'train' if name == model else 'sample'}"
+        reproduced.run("sh", "-c", remedy)
+        assert path.read_bytes() == whole

@@ -131,3 +131,9 @@ def test_params_yaml_that_cannot_be_read_is_named(text: str, message: str, repos
     assert fails("check").startswith(f"ddpm: params.yaml {message}")
     (repository / "params.yaml").unlink()
     assert fails("check") == "ddpm: params.yaml: No such file or directory"
+
+
+@pytest.mark.parametrize("content", ["", "stages: [", "stages: 3\n", "<<<<<<< HEAD\n", "stages:\n  train: 3\n"])
+def test_error_names_a_damaged_lock_file(repository: Path, content: str) -> None:
+    (repository / "dvc.lock").write_text(content)
+    assert fails("check") == "ddpm: dvc.lock is damaged: `git restore dvc.lock` restores it"

@@ -325,3 +325,15 @@ def test_recipes_are_listed_with_the_first_line_of_their_comment(tmp_path: Path)
     (tmp_path / "b.yaml").write_text("# Of the paper.\n# More\n")
     (tmp_path / "a.yaml").write_text("train:\n  steps: 3\n")
     assert recipe.names(tmp_path) == {"a": "", "b": "Of the paper."}
+
+
+def test_files_that_a_system_hides_are_no_recipes(repository: Path) -> None:
+    before = recipe.names(repository / "recipes")
+    (repository / "recipes/._default.yaml").write_bytes(b"\xff\xfe")
+    assert recipe.names(repository / "recipes") == before
+
+
+def test_error_names_a_recipe_that_is_no_text(repository: Path) -> None:
+    (repository / "recipes/mine.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"recipes/mine\.yaml is not a text file: "):
+        recipe.names(repository / "recipes")

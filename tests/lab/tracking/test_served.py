@@ -1,5 +1,6 @@
 """The model as MLflow keeps and serves it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,16 @@ import pandas as pd
 import pytest
 
 from ddpm import files
+from ddpm.errors import UsageError
+from ddpm.params import Sample
 from lab.tracking import publish
 from tests.commands import run
 from tests.lab.conftest import MakeModel
 from tests.pipeline.project import environment
 
 if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
     from lab.tracking.served import Served
 
 # MLflow warns when it is imported, so it is imported inside functions.
@@ -146,3 +151,81 @@ def test_a_packaged_model_contains_its_code_and_no_pickle_and_loads_without_outp
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     np.testing.assert_array_equal(np.load(tmp_path / "answer.npy"), served(model_file).predict(None, REQUEST))
+
+
+@pytest.fixture
+def client(make_model: MakeModel) -> "TestClient":
+    """A client of MLflow's scoring server, in this process, for a conditional model of 10 timesteps."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import scoring_server
+    from starlette.testclient import TestClient
+
+    model = served(make_model(conditional=True))
+    loaded = SimpleNamespace(metadata=Model(), predict=lambda data, params=None: model.predict(None, data, params))
+    return TestClient(scoring_server.init(loaded), raise_server_exceptions=False)  # type: ignore[arg-type]
+
+
+def ask(client: "TestClient", content: str | bytes, kind: str = "application/json") -> tuple[int, str]:
+    """The status and the text of the server's answer."""
+    answer = client.post("/invocations", content=content, headers={"Content-Type": kind})
+    assert "Traceback" not in answer.text
+    return answer.status_code, answer.text
+
+
+def test_the_server_answers_requests_of_every_form(client: "TestClient") -> None:
+    forms = [{"inputs": {"count": 1, "steps": 1}}, {"dataframe_records": [{"count": 1, "steps": 1}]}]
+    answers = [ask(client, json.dumps(form)) for form in forms] + [ask(client, "count,steps\n1,1\n", "text/csv")]
+    assert answers[0][0] == 200
+    assert np.array(json.loads(answers[0][1])["predictions"]).shape == (1, 4, 4, 1)
+    assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 6554}, "count = 6554: must be at most 6553 in one request, with steps = 10 and images of shape"),
+        ({"count": 10**30, "steps": 1}, f"count = {10**30}: must be at most 65536 in one request, with steps = 1 and"),
+        ({"count": -1}, "count = -1: must be greater than or equal to 1"),
+        ({"count": True}, "count = True: must be a valid integer"),
+        ({"count": 2.5}, "count = 2.5: must be a valid integer"),
+        ({"count": "3"}, "count = 3: must be a valid integer"),
+        ({"count": []}, "count = []: must be one value"),
+        ({"count": {"a": 1}}, "count = {'a': 1}: must be one value"),
+        ({"steps": 10**40}, f"steps = {10**40}: must be at most diffusion.timesteps = 10"),
+        ({"seed": 2**63}, f"seed = {2**63}: must be less than {2**63}"),
+        ({"clip": 0}, "clip = 0: must be a valid boolean"),
+        ({"label": {"a": 1}}, "label = {'a': 1}: must be the name or index of a class: 0 cat, 1 dog"),
+        ({"cuont": 3}, "cuont: there is no such key; the keys are sampler, count, seed"),
+    ],
+)
+def test_the_server_refuses_a_request_with_status_400_and_its_reason(
+    client: "TestClient", options: dict[str, Any], message: str
+) -> None:
+    status, text = ask(client, json.dumps({"inputs": options}))
+    assert status == 400
+    assert message in json.loads(text)["message"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", b"\xff", '{"inputs": [1, 2]}', '{"inputs": "x"}', '{"x": {}}']
+)
+def test_the_server_refuses_what_is_no_request_with_status_400(client: "TestClient", content: str | bytes) -> None:
+    assert ask(client, content)[0] == 400
+
+
+def test_the_server_refuses_another_content_type(client: "TestClient") -> None:
+    assert ask(client, "{}", "text/html")[0] == 415
+
+
+@pytest.mark.parametrize(
+    ("steps", "shape", "most"),
+    [(1000, (3, 32, 32), 65), (50, (3, 32, 32), 1310), (1, (3, 256, 256), 85), (4096, (1, 28, 28), 16)],
+)
+def test_the_most_images_of_a_request_follow_from_its_steps_and_from_their_size(
+    steps: int, shape: tuple[int, int, int], most: int, sample_settings: Sample
+) -> None:
+    from lab.tracking.served import _check_size
+
+    _check_size(sample_settings.model_copy(update={"steps": steps, "count": most}), shape)
+    with pytest.raises(UsageError, match=f"^count = {most + 1}: must be at most {most} in one request"):
+        _check_size(sample_settings.model_copy(update={"steps": steps, "count": most + 1}), shape)
