@@ -21,7 +21,7 @@ BETWEEN = "between stages"
 SIGNALS = {signal.SIGKILL: 7, signal.SIGTERM: 1, signal.SIGHUP: 1, signal.SIGINT: 1}  # and their weights
 _WRITTEN = (".ckpt", "data", "models", "reports")  # the folders of the results, and of what is kept to continue
 _POLL = 0.005  # seconds
-_PATIENCE = 60.0  # seconds until a run has ended after a signal
+_PATIENCE = 120.0  # seconds until a run has ended after a signal
 
 
 class RunError(Exception):

@@ -3,7 +3,6 @@
 import random
 import shutil
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ def torture(folder: Path, kills: int, seed: int) -> Outcome:
     timings = timed(undisturbed)
     expected = results(undisturbed)
     outcome = Outcome(len(expected))
-    with tqdm(total=kills, unit=" kills", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=kills, unit=" kills") as bar:
         while len(outcome.kills) < kills and not outcome.differences:
             outcome.rounds += 1
             project = _copy(original, folder / f"round {outcome.rounds}")
