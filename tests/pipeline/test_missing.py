@@ -20,9 +20,9 @@ def error(project: Project, *command: str, **environment: str) -> str:
 
 
 def test_error_names_a_missing_repository_commit_or_package_of_a_remote(fresh: Project) -> None:
-    fresh.run("dvc", "remote", "add", "--default", "storage", "s3://bucket/folder")
+    fresh.run("dvc", "remote", "add", "--default", "storage", "gs://bucket/folder")
     fresh.run("dvc", "repro", "prepare")
-    assert "requires 'dvc-s3' to be installed" in error(fresh, "dvc", "push")
+    assert "requires 'dvc-gs' to be installed" in error(fresh, "dvc", "push")
     shutil.rmtree(fresh.path / ".git")
     assert "is not a git repository" in error(fresh, "dvc", "repro", "prepare")
     fresh.git("init", "-q")
