@@ -20,9 +20,9 @@ _INTERVAL = 1.0  # seconds between two attempts to take a GPU
 def taken(name: str, processes: int = 1) -> Iterator[str]:
     """Take the GPUs of a stage until the end; yield the device of this process for `runtime.device`.
 
-    `name` is `runtime.device`. For auto and cuda, the stage takes the first free GPU; for several `processes`, the first
-    GPUs, one for each. It waits, with a message, while other stages use them. A GPU that is named, such as cuda:1, is
-    used without waiting. Without a GPU, and for every other device, nothing happens.
+    `name` is `runtime.device`. For auto and cuda, the stage takes the first free GPU; for several `processes`, it takes
+    the first GPUs, one for each. It waits, with a message, while other stages use them. A GPU that is named, such as
+    cuda:1, is used without waiting. Without a GPU, and for every other device, nothing happens.
     """
     gpus = _uuids() if name.startswith(("auto", "cuda")) else []
     with ExitStack() as held:
