@@ -9,14 +9,17 @@ Pages of a memory-mapped file that were read count as memory of the process unti
 """
 
 import ctypes
+import errno
 import hashlib
 import json
 import mmap
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ KINDS = {  # of tensor files by their formats, for messages
 _DTYPES = {np.dtype("uint8"): "U8", np.dtype("int64"): "I64", np.dtype("float32"): "F32"}
 _DIGEST_OF_NOTHING = "0" * 64
 _OF_METADATA = "metadata_digest"
+_NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # the file system cannot, as opposed to: it is full
 
 # Bytes of a tensor from which on its pages are released; smaller data is faster if it stays in memory. Files from this
 # size on are verified once, and smaller ones each time.
@@ -52,25 +56,38 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. It replaces `path` on success and is removed on failure.
 
     The temporary name keeps the suffix, because image libraries choose their format by it. The file has the mode of a
-    new file, whatever the library that writes it sets.
+    new file, whatever the library that writes it sets. An `OSError` of writing names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        temporary.unlink()
-        yield temporary
-        temporary.chmod(mode)  # safetensors writes files that only their owner can read
-        with temporary.open("r+b") as written:  # Windows flushes only files that are open for writing
-            os.fsync(written.fileno())  # before the rename: a power cut must not leave the name without the contents
-        temporary.replace(path)
+        with naming(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            temporary.unlink()
+            yield temporary
+            temporary.chmod(mode)  # safetensors writes files that only their owner can read
+            with temporary.open("r+b") as written:  # Windows flushes only files that are open for writing
+                os.fsync(written.fileno())  # first: a power cut must not leave the name without the contents
+            temporary.replace(path)
     except OSError as error:
-        if str(error.filename) == str(temporary):
+        if str(temporary) in (str(error.filename), str(error.filename2)):  # of a copy, the second is the target
             error.filename = str(path)  # the user does not know the temporary name
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that is too long, or a read-only folder: the error of writing explains it
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` of writing to an open file, which has no name of a file, the name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            error.filename = str(path)
+        raise
 
 
 def check_writable(path: Path) -> None:
@@ -108,11 +125,19 @@ class TensorFile:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors with metadata that JSON can express, atomically. Equal contents give equal bytes."""
+    """Write tensors with metadata that JSON can express, atomically. Equal contents give equal bytes.
+
+    Raises `OSError` with the name `path`, and with the size of the tensors as a note, if they cannot be written.
+    """
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     description = _encode(metadata, _digest(on_host))
-    with replacing(path) as temporary:
-        save_file(on_host, temporary, description)
+    with replacing(path) as temporary, _sized(sum(tensor.nbytes for tensor in on_host.values())):
+        try:
+            save_file(on_host, temporary, description)
+        except safetensors.SafetensorError as error:  # for example: I/O error: No space left on device (os error 28)
+            if found := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+            raise
 
 
 def read_tensors(path: Path, format: str | None = None) -> TensorFile:
@@ -159,6 +184,7 @@ def create_tensors(
         header = _header(specification, _encode(metadata, _DIGEST_OF_NOTHING))
         offset = len(header)
         temporary.write_bytes(header)
+        _preallocate(temporary, offset + sum(dtype.itemsize * prod(shape) for dtype, shape in specification.values()))
         mapped: dict[str, np.memmap] = {}
         for name, (dtype, shape) in specification.items():
             mapped[name] = np.memmap(temporary, dtype, "r+", offset, shape)
@@ -256,6 +282,28 @@ def _advise_memory(begin: int, size: int, advice: int) -> None:
     """Call madvise for all pages on which memory lies. A kernel that refuses the advice changes nothing."""
     first = begin // mmap.PAGESIZE * mmap.PAGESIZE
     ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(begin + size - first), ctypes.c_int(advice))
+
+
+def _preallocate(path: Path, size: int) -> None:
+    """Reserve the disk space of a file: writing to a mapped file on a full disk would kill the process by SIGBUS."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file, _sized(size):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in _NO_PREALLOCATION:
+                raise
+
+
+@contextmanager
+def _sized(size: int) -> Iterator[None]:
+    """Add a note to an `OSError`: how many bytes are being written."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(f"it needs {size:,} bytes")
+        raise
 
 
 def _header(specification: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:

@@ -15,11 +15,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
-from lab import terminal
+from lab import failures, terminal
 from lab.experiment import dvcfile, gpus, journal, running
 
 if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
@@ -64,8 +65,22 @@ class _Log(io.TextIOBase):
 
 def note_inputs() -> None:
     """Record the parameters of the running stage and the digests of its dependencies."""
+    if sys.argv[0] == "-m":  # of `python -m stages.NAME`, while Python imports this package for it
+        sys.excepthook = _explain
     if _STAGE:
         _noted.update(dvcfile.observed(_STAGE))
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error outside of `run`, such as while code is imported: one line if it is no bug."""
+    from ddpm.errors import UsageError  # here, because a stage imports its code only after `note_inputs`
+
+    known = str(error) if isinstance(error, UsageError) else failures.line(error, "stage")
+    if known is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        name = next((word for word in sys.orig_argv if word.startswith("stages.")), "stage").removeprefix("stages.")
+        print(f"{name}: {known}", file=sys.stderr, flush=True)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -79,9 +94,9 @@ class Interrupted(KeyboardInterrupt):
 def run(stage: Callable[..., None]) -> None:
     """Run a stage with params.yaml and the paths of the command line: one `--name PATH` per parameter of its function.
 
-    The process ends with one message after a `UsageError` or an interruption, and, under DVC, if an input changed
-    while the stage ran. With `runtime.launcher`, the launcher takes the place of this process and starts several that
-    run this function. Then only the message of the process that failed first is printed.
+    The process ends with one message after a `UsageError`, a failure of the machine or an interruption, and, under DVC,
+    if an input changed while the stage ran. With `runtime.launcher`, the launcher takes the place of this process and
+    starts several that run this function. Then only the message of the process that failed first is printed.
     """
     from ddpm import processes
     from ddpm.errors import UsageError
@@ -91,6 +106,7 @@ def run(stage: Callable[..., None]) -> None:
 
     name = stage.__name__
     paths = _paths(stage)
+    params: Params | None = None
     terminal.outlive()
     for number in terminal.ending_signals():
         signal.signal(number, _interrupt)
@@ -117,7 +133,8 @@ def run(stage: Callable[..., None]) -> None:
         message = "; ".join([f"{name}: {how}", *map(str, interrupt.args)])
         _fail("" if processes.rank() else message, 128 + number)  # the exit status after a signal
     except Exception as error:
-        _fail(f"{_who(name)}: {traceback.format_exc()}" if processes.first_to_fail(error) else "")
+        known = failures.line(error, name, params.model_dump() if params else None) or traceback.format_exc()
+        _fail(f"{_who(name)}: {known}" if processes.first_to_fail(error) else "")
     _end(name)
 
 

@@ -9,24 +9,23 @@ from typer.core import TyperGroup
 
 from ddpm.errors import UsageError
 from ddpm.sampling.options import Options
+from lab import failures
 from lab.commands.sampling import NAMES, sampling_options
 
 
 class _Commands(TyperGroup):
-    """The commands, which end with one message and exit code 1 after an error that the user can fix."""
+    """The commands, which end with one message and exit code 1 after an error that is no bug."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (UsageError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is None:
-                raise
+        except Exception as error:
             from lab.experiment import remedy
 
-            message = (
-                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{error}{remedy.of(error)}"
-            )
-            typer.echo(f"ddpm: {message}", err=True)
+            known = f"{error}{remedy.of(error)}" if isinstance(error, UsageError) else failures.line(error)
+            if known is None:
+                raise
+            typer.echo(f"ddpm: {known}", err=True)
             raise typer.Exit(1) from None
 
 

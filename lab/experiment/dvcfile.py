@@ -25,8 +25,14 @@ def parsed_text(text: str) -> Any:
 
 
 def stages(folder: Path = Path()) -> dict[str, Any]:
-    """The stages in dvc.yaml."""
-    return dict(parsed(folder / "dvc.yaml")["stages"])
+    """The stages in dvc.yaml. Raises `UsageError` if it has none, or is not valid YAML."""
+    from ddpm.errors import UsageError  # here, because a stage records its inputs before it imports any code
+
+    path = folder / "dvc.yaml"
+    try:
+        return dict(parsed(path)["stages"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} has no stages, or is not valid YAML ({error}): `git restore {path}`") from error
 
 
 def declared_params(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -114,9 +115,16 @@ def in_git(path: Path) -> bool:
 
 
 def check_out(commit: str, folder: Path) -> None:
-    """Write the files of a commit into `folder` as a DVC repository without git; the working tree does not change."""
+    """Write the files of a commit into `folder` as a DVC repository without git; the working tree does not change.
+
+    Raises `UsageError` if they cannot be written.
+    """
     with subprocess.Popen(["git", "archive", commit], stdout=subprocess.PIPE) as archive:
-        subprocess.run(["tar", "-x", "-f", "-", "-C", str(folder)], stdin=archive.stdout, check=True)
+        unpack = ["tar", "-x", "-f", "-", "-C", str(folder)]
+        result = subprocess.run(unpack, stdin=archive.stdout, stderr=subprocess.PIPE, encoding="utf-8")
+    if result.returncode or archive.returncode:
+        reason = result.stderr.strip().partition("\n")[0]
+        raise UsageError(f"commit {commit[:7]} cannot be unpacked into {folder}: {reason}")
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
 
 
@@ -140,8 +148,19 @@ def origin(name: str | None = None, commit: str = "") -> dict[str, str]:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """The output of a git command. Raises `UsageError` if it fails."""
-    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8")
+    """The output of a git command. Raises `UsageError`, with the first line of its error, if it fails."""
+    try:
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError("there is no program git: install it") from error
     if result.returncode != 0:
-        raise UsageError(result.stderr.strip())
+        raise UsageError(_reason(result.stderr) or f"git {arguments[0]} has failed")
     return result.stdout
+
+
+def _reason(message: str) -> str:
+    """The first line of an error of git, in the words of this project where no commit is what it lacks."""
+    first = message.strip().partition("\n")[0].removeprefix("fatal: ")
+    if re.search(r"(ambiguous argument|invalid object name|bad revision) 'HEAD'", first):
+        return "this git repository has no commit yet: `git commit` your files"
+    return f"{first}; use `git clone`, or run `git init`" if first.startswith("not a git repository") else first

@@ -130,7 +130,8 @@ def test_params_yaml_that_cannot_be_read_is_named(text: str, message: str, repos
     (repository / "params.yaml").write_text(text)
     assert fails("check").startswith(f"ddpm: params.yaml {message}")
     (repository / "params.yaml").unlink()
-    assert fails("check") == "ddpm: params.yaml: No such file or directory"
+    advice = "run the command in the root of the repository, or `git restore params.yaml`"
+    assert fails("check") == f"ddpm: params.yaml: No such file or directory; {advice}"
 
 
 @pytest.mark.parametrize("content", ["", "stages: [", "stages: 3\n", "<<<<<<< HEAD\n", "stages:\n  train: 3\n"])
