@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it takes seconds, which `ddpm check` need not wait for
 
 PROCESS = 1_000_000_000  # bytes of Python, torch and MLflow in a process that has computed on the CPU
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 _NO_LIMIT = 2**60  # a cgroup without a limit has "max", or a number near 2**63
 
 
@@ -101,7 +102,7 @@ def _limits() -> Iterator[int]:
     if sys.platform != "linux":
         return
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        for line in _OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers in ("", "memory"):
                 name = "memory.limit_in_bytes" if controllers else "memory.max"

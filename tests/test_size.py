@@ -11,7 +11,6 @@ from ddpm.network.basic import BasicUNet
 from ddpm.network.unet import UNet
 from ddpm.params import BasicNetwork, Classifier, UNetNetwork, check
 from ddpm.size import classifier_size, network_size
-from tests.imports import ROOT
 from tests.test_params import changed
 
 
@@ -130,9 +129,3 @@ def test_a_forward_pass_without_gradients_holds_about_the_estimated_memory(
             peak = max(peak, alive)
     estimated = 32 * network_size(settings, 3, side, False, 0).alive
     assert peak == pytest.approx(estimated, rel=0.25)
-
-
-def test_the_size_needs_no_torch() -> None:
-    source = (ROOT / "ddpm/size.py").read_text() + (ROOT / "ddpm/estimate.py").read_text()
-    assert "import torch" not in source
-    assert "from torch" not in source

@@ -104,6 +104,16 @@ def test_a_stage_requires_every_path_and_has_a_help(project: Path) -> None:
     assert "Write nothing of use." in shown
 
 
+def test_a_stage_that_cannot_fit_ends_with_a_line_before_its_work(project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("  channels: 32 ", "  channels: 16384 ", 1))
+    done = run(project, "print('began')", name="train", stage=None)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train: the state of the network needs at least 3.71 TB of memory, and this machine has ")
+    assert line.endswith(": lower network.channels")
+
+
 def test_a_wrong_parameter_is_a_message_without_traceback(project: Path) -> None:
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("channels: 32", "channels: many"))

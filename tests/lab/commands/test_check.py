@@ -1,12 +1,17 @@
 """`ddpm check`: params.yaml with changes as those of `dvc exp run -S`, without a run."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from lab.experiment import dvcfile
+from ddpm import params
+from lab import capacity
+from lab.experiment import dvcfile, speed
 from tests.commands import fails, run
+from tests.imports import ROOT
 
 RUN = "stages to run for these parameters:"
 EVERY_STAGE = "prepare, reference, train, sample, evaluate, report"
@@ -45,6 +50,64 @@ def test_settings_that_differ_from_the_default_are_listed() -> None:
         "  network.multipliers = [1, 2, 2] (default: [1, 2])",
         "  train.learning_rate = 1e-05 (default: 0.001)",
     ]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with 8 GB of memory and 2 GB of free disk, and no GPU."""
+    monkeypatch.setattr(capacity, "memory", lambda: 8 * 10**9)
+    monkeypatch.setattr(capacity, "free_disk", lambda _: 2 * 10**9)
+    monkeypatch.setattr(capacity, "gpu_memory", lambda: None)
+
+
+@pytest.mark.usefixtures("repository", "machine")
+def test_what_the_experiment_needs_is_printed() -> None:
+    assert checked()[2:-1] == [
+        "network: 701,345 parameters",
+        "memory, about: reference 1.01 GB, train 1.05 GB, sample 1.02 GB, evaluate 1.02 GB; this machine has 8 GB",
+        "  of train: 14 MB weights, gradients, Adam's moments and the average, 33.1 MB activations of 64 images",
+        "disk, about: 41.8 MB; 2 GB are free",
+    ]
+
+
+@pytest.mark.usefixtures("repository", "machine")
+def test_memory_and_disk_that_are_too_small_are_named_with_the_key_to_lower() -> None:
+    lines = checked("network.channels=1024", "train.batch_size=100000", "evaluate.classifier.batch_size=1000000")
+    assert "  too little for reference: lower evaluate.classifier.batch_size" in lines
+    assert "  too little for train: lower network.channels" in lines
+    assert "  too little: lower network.channels" in lines
+    assert "  too little for train: lower train.batch_size or raise train.accumulate" in checked(
+        "train.batch_size=50000"
+    )
+    folder = ["data.source=folder", "data.path=a.zip", "data.image_size=8", "data.channels=1"]
+    assert "disk, about: 39.7 MB and the images with their features; 2 GB are free" in checked(*folder)
+
+
+@pytest.mark.usefixtures("repository", "machine")
+def test_the_memory_of_a_gpu_counts_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "gpu_memory", lambda: 4 * 10**9)
+    assert "train 47.1 MB, sample 24.4 MB, evaluate 24.6 MB; the GPU has 4 GB" in "\n".join(checked())
+    assert "this machine has 8 GB" in "\n".join(checked("runtime.device=cpu"))
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_time_of_the_training_follows_from_the_last_one(repository: Path) -> None:
+    chosen = params.load(Path("params.yaml"))
+    folder = repository / ".ckpt/0123456789abcdef"
+    speed.record(folder, chosen, "cpu", 0.1)
+    line = "time of train: {} for {} steps{}; a step took 0.1 s when last measured"
+    assert line.format("0:04:10", "2,500", "") in checked()
+    (folder / "step-00000500.safetensors").touch()
+    assert line.format("0:03:20", "2,500", ", 500 of them done") in checked()
+    assert line.format("0:05:50", "4,000", ", 500 of them done") in checked("train.steps=4000")
+    assert line.format("0:04:10", "2,500", "") in checked("train.seed=1")
+    assert not [one for one in checked("train.batch_size=32") if one.startswith("time")]
+
+
+def test_the_check_does_not_import_torch() -> None:
+    """It would take seconds."""
+    script = "import sys, lab.commands.app, lab.commands.check; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize(
