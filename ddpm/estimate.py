@@ -100,22 +100,23 @@ def _reference(params: Params) -> Need:
 
 def _train(params: Params, size: NetworkSize) -> Need:
     train, runtime = params.train, params.runtime
-    micro, gradients = train.batch_size // train.accumulate, 1
-    micros = train.accumulate
+    own = _FLOAT * size.parameters
+    snapshots = len(train.snapshots) * own
+    keys = ("train.batch_size or raise train.accumulate", "network.channels", "network.channels")
+    if train.steps == 0:  # the weights of train.init and their copy
+        return Need(2 * own, 0, 0, 2 * own, 3 * own, 2 * own, keys)
+    micro, micros, gradients = train.batch_size // train.accumulate, train.accumulate, 1
     while micros % 2 == 0 and micros > 2:  # ddpm/training/gradients.py: each level of the tree holds a sum
         micros, gradients = micros // 2, gradients + 1
-    own = _FLOAT * size.parameters
     saved = size.saved_for(micro)
     exact = train.precision == "fp32" and runtime.compile is False
     learner = 4 * own  # weights, their average, and Adam's moments
-    once = learner + own  # with one process the gradients are all there, with several perhaps a part of the tree
-    snapshots = len(train.snapshots) * own
-    keys = ("train.batch_size or raise train.accumulate", "network.channels", "network.channels")
     return Need(
         learner + gradients * own,
         saved,
         micro,
-        once + int(saved * (1 if exact else _CERTAIN)),
+        # Of several processes each has only a part of the tree.
+        learner + own + int(saved * (1 if exact else _CERTAIN)),
         learner + own + snapshots,  # the state and the model
         2 * learner + snapshots,  # while a state is written, the one before is there
         keys,

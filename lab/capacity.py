@@ -79,7 +79,8 @@ def check_disk(needed: int, files: Iterable[Path], key: str) -> None:
 
     What exists of `files` does not count, because it is replaced.
     """
-    replaced = sum(path.stat().st_size for path in files if path.is_file())
+    inside = (file for path in files for file in (path.rglob("*") if path.is_dir() else [path]))
+    replaced = sum(file.stat().st_size for file in inside if file.is_file()) if needed else 0
     if needed - replaced > (free := free_disk(Path())):
         raise UsageError(
             f"the files to write need {size(needed)} of disk, and {Path.cwd()} has {size(free)} free: lower {key}, "

@@ -80,6 +80,11 @@ def test_a_tree_of_micro_batches_holds_a_gradient_for_each_level(accumulate: int
     assert need.images == 48 // accumulate
 
 
+def test_a_model_that_is_not_trained_needs_no_batch() -> None:
+    need = needs({"train.steps": 0, "train.init": "model.safetensors", "train.batch_size": 1_000_000})["train"]
+    assert (need.batch, need.certain) == (0, 2 * 4 * 701_345)
+
+
 @pytest.mark.parametrize("changes", [{"train.precision": "bf16"}, {"runtime.compile": True}])
 def test_less_memory_is_certain_to_be_needed_where_activations_may_be_smaller(changes: dict[str, Any]) -> None:
     exact, smaller = needs({})["train"], needs(changes)["train"]

@@ -109,11 +109,13 @@ def test_a_stage_whose_files_cannot_fit_names_the_key_to_lower(
 
 
 def test_files_that_a_stage_replaces_do_not_count(tmp_path: Path) -> None:
-    old = tmp_path / "samples.safetensors"
+    old = tmp_path / "folder/samples.safetensors"
+    old.parent.mkdir()
     with old.open("wb") as file:
         file.truncate(6 * GB)  # sparse: it takes no space
     many = {"sample.count": 100_000_000}
-    capacity.check("sample", of(many), CPU, 1, [old, tmp_path / "missing", tmp_path])
+    capacity.check("sample", of(many), CPU, 1, [old, tmp_path / "missing"])
+    capacity.check("sample", of(many), CPU, 1, [old.parent])
 
 
 def test_nothing_is_refused_for_memory_that_only_the_estimate_has() -> None:

@@ -1,4 +1,4 @@
-"""Stage train with losses that are not finite: it ends, or goes back and draws other batches."""
+"""Stage train: losses that are not finite, after which it ends or goes back; the time of a step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +14,9 @@ from ddpm import files, tables
 from ddpm.params import Params
 from ddpm.training import loop
 from ddpm.training.curve import DivergedError
+from lab.experiment import speed
 from stages import train as stage_train
-from tests.stages.conftest import changed
+from tests.stages.conftest import changed, fill
 
 Trained = Callable[..., dict[str, bytes]]
 LOSS = loop.loss_of
@@ -121,3 +122,20 @@ def test_a_finite_training_is_the_same_with_either_setting(trained: Trained, tmp
     stop = params.train.model_copy(update={"on_divergence": "stop", "rewind_every": None})
     assert trained(params.model_copy(update={"train": stop}), Faults(rare=100.0)) == rewinding
     assert not list(root.glob(".ckpt/*/kept/*"))
+
+
+def test_the_time_of_a_step_is_measured_with_each_state(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_train, "live", no_tracking)
+    fill(tmp_path)
+    settings = changed()
+    short = settings.train.model_copy(update={"steps": 3, "batch_size": 4, "warmup": 0})
+    chosen = settings.model_copy(update={"train": short})
+    out = {name: tmp_path / name for name in ("model", "final_state", "snapshots", "curve")}
+    stage_train.train(chosen, tmp_path / "train.safetensors", **out)
+    measured = speed.measured(chosen)
+    assert measured is not None
+    assert measured.done == 3
+    assert 0 < measured.seconds < 60
+    assert len([*root.glob(f".ckpt/*/{speed.NAME}")]) == 1
