@@ -135,6 +135,13 @@ def test_a_text_is_at_most_as_long_as_a_path() -> None:
     assert line.endswith("string must have at most 4096 characters")
 
 
+def test_long_lists_are_refused_at_once() -> None:
+    begun = time.process_time()
+    lines = complaints({"network.multipliers": [1] * 20_000, "network.attention": [5] * 20_000})
+    assert [line.partition(" = ")[0] for line in lines] == ["network.multipliers", "network.attention"]
+    assert time.process_time() - begun < 2
+
+
 def test_an_integer_with_more_digits_than_python_prints_is_refused() -> None:
     assert complaints({"train.steps": 16**5000}) == [
         "train.steps = an integer of 20,001 bits: must be at most 1,000,000,000"
