@@ -56,7 +56,7 @@ def resolve(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if available else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?|mps", name):  # torch fails for indices above 127
         raise UsageError(f"device {name!r}: must be auto, cpu, cuda, cuda:N or mps")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps': this machine has no MPS; use cpu or auto")

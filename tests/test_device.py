@@ -131,7 +131,7 @@ def test_the_prior_term_and_the_loss_curve_need_no_float64_on_the_device(diffusi
     assert [curve.add(Record(step, scalar, scalar, 0.1)) for step in (1, 2)] == [False, True]
 
 
-@pytest.mark.parametrize("name", ["gpu", "mps:0", "cuda:", "meta"])
+@pytest.mark.parametrize("name", ["gpu", "mps:0", "cuda:", "cuda:128", "cuda:99999999999999", "meta"])
 def test_an_unknown_device_is_refused_with_the_devices(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^device '{name}': must be auto, cpu, cuda, cuda:N or mps$"):
         resolve(name)

@@ -152,7 +152,7 @@ def content(number: int, defaults: dict[str, Any]) -> bytes:
     return yaml.dump(mutated(defaults, draw), Dumper=Exact, allow_unicode=True).encode("utf-8", "surrogatepass")
 
 
-class Exact(yaml.SafeDumper):
+class Exact(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
     """Writes integers of any size, which Python itself prints only up to 4300 digits."""
 
 
