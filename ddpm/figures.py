@@ -117,7 +117,8 @@ def loss_curve(
         for axes, (records, key, label, colour) in zip(subplots, panels, strict=True):
             steps, values = ([point[name] for point in records] for name in ("step", key))
             axes.plot(steps, values, color=colour, linewidth=1.4, marker=".", markersize=3)
-            axes.set_yscale("log")
+            if not values or max(values) > 0:  # all losses are 0 where the weight of the drawn times is 0
+                axes.set_yscale("log")
             axes.set_ylabel(label)
             axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)

@@ -242,6 +242,7 @@ class Runtime(Section):
     resume: bool
     checkpoint_every: Steps
     keep_states: Annotated[int, Field(ge=1, le=1000)]
+    stall_minutes: Annotated[Number, Field(gt=0, le=100_000)] | None
     preview_every: Steps
     log_every: Steps
 

@@ -39,6 +39,9 @@ def of_model(values: Values) -> Iterator[Rule]:
     for key, parts in (("network.groups", network["groups"]), ("network.heads", network["heads"])):
         rest = [first * multiplier for multiplier in multipliers if first * multiplier % parts]
         yield key, rest, f"must divide the channels of every level, but does not divide {rest}"
+    single = image_size == factor > 1 and network["groups"] in (first * multiplier for multiplier in multipliers[-2:])
+    one_value = "must be less than the channels of the last two levels: their feature maps are reduced to one pixel"
+    yield "network.groups", single, f"{one_value}, and a single value cannot be normalised"
 
 
 def _schedule(diffusion: Mapping[str, Any]) -> Iterator[Rule]:

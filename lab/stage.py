@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from lab import failures, terminal
+from lab import failures, terminal, watchdog
 from lab.experiment import dvcfile, gpus, journal, running
 
 if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # a stage imports its code only after `note_inputs`
 
     from ddpm.params import Params, Runtime
 
+_T = TypeVar("_T")
 _OTHER = "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"  # of several processes, not the first
 _STAGE = None if _OTHER else os.environ.get("DVC_STAGE")  # None unless DVC runs the stage
 _GO_BACK = (  # DVC has removed the outputs of the stage
@@ -39,7 +40,27 @@ _FIRST_LINE = 5.0  # seconds until a log has the first line of progress, with th
 _LOG_INTERVAL = 30.0  # seconds between two later lines
 _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
 _noted: dict[str, Any] = {}
+_dog = watchdog.Watchdog()
 _start = time.monotonic()
+
+
+class _Bar(tqdm):  # type: ignore[type-arg] # tqdm is generic for type checkers only
+    """A progress bar that the watchdog watches while it is open."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._open = True
+        _dog.watch(begin=True)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        _dog.beat()
+        return super().update(n)
+
+    def close(self) -> None:
+        if getattr(self, "_open", False):
+            self._open = False
+            _dog.watch(begin=False)
+        super().close()
 
 
 class _Log(io.TextIOBase):
@@ -119,7 +140,9 @@ def run(stage: Callable[..., None]) -> None:
         if name in _COMPUTING and launcher and not processes.launched():
             launch.start_again(launcher, f"stages.{name}", params.runtime.threads)
         elif name in _COMPUTING or processes.rank() == 0:
-            with _sharing_cores(name, params.runtime), _placed(name, params) as placed:
+            minutes = None if _OTHER else params.runtime.stall_minutes  # only process 0 counts its progress
+            hangs = _dog.guarding(name, minutes, watchdog.end)
+            with hangs, _sharing_cores(name, params.runtime), _placed(name, params) as placed:
                 _check_capacity(name, placed, paths)
                 stage(placed, **paths)
         processes.leave()
@@ -231,7 +254,7 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
     It writes nothing if all units are done already.
     """
     terminal = sys.stderr.isatty()
-    return tqdm(
+    return _Bar(
         total=total,
         initial=done,
         desc=description,
@@ -241,6 +264,11 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
         disable=_OTHER or 0 < total == done,
         bar_format=None if terminal else _LOG_FORMAT,
     )
+
+
+def beating(function: Callable[..., _T]) -> Callable[..., _T]:
+    """The function, of which each call is progress for the watchdog."""
+    return _dog.beating(function)
 
 
 def compiles(name: str, runtime: "Runtime", where: "torch.device", parameters: int, passes: int) -> bool:

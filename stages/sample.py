@@ -1,6 +1,7 @@
 """Stage sample: draw data/samples.safetensors from the model, and pictures of the process."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ def sample(
         raise FileError(f"{test} has images of another shape than those of {model}", test)
     passes = settings.count * settings.steps
     compiling = stage.compiles("sample", params.runtime, group.device, trained.parameters, passes)
-    trained = compiled(trained, params) if compiling else trained
+    trained = ready(trained, params, compiling)
     labels = blocks.labels(trained, settings)
     weights = sorted(path for path in snapshots.glob("*.safetensors") if path.stem.isdecimal())  # nobody's copies
     models = {"model": model} | {path.stem: path for path in weights}
@@ -39,8 +40,7 @@ def sample(
     def draw(name: str, done: int) -> Iterator[dict[str, Tensor]]:
         drawing = trained
         if name != "model":
-            drawing = modelfile.load(models[name], group.device, settings.precision)
-            drawing = compiled(drawing, params) if compiling else drawing
+            drawing = ready(modelfile.load(models[name], group.device, settings.precision), params, compiling)
         return ({"images": batch} for batch in blocks.drawn(drawing, settings, labels, group, done))
 
     with kept.work("sample", params.runtime, group, models.values()) as work:
@@ -60,10 +60,11 @@ def sample(
         pictures.save_noising(trained, real, settings.seed, reports / "noising.png")
 
 
-def compiled(model: Model, params: Params) -> Model:
-    """The model, its network compiled for all batches of samples but perhaps the last."""
+def ready(model: Model, params: Params, compiling: bool) -> Model:
+    """The model, each evaluation of which is progress; if asked, compiled for all batches but perhaps the last."""
     (_, batch_size), *_ = blocks.batches(params.sample.count, params.sample.batch_size)
-    return model.compiled(params.runtime.deterministic, batch_size)
+    model = model.compiled(params.runtime.deterministic, batch_size) if compiling else model
+    return replace(model, denoiser=replace(model.denoiser, network=stage.beating(model.denoiser.network)))
 
 
 def spread(real: Tensor, count: int) -> Tensor:

@@ -197,3 +197,8 @@ def test_snapshots_add_a_panel_that_changes_with_their_fid(tmp_path: Path) -> No
     assert (more.width, other.size) == (loss.width, more.size)
     assert more.height > loss.height + 100
     assert not np.array_equal(np.asarray(more), np.asarray(other))
+
+
+def test_a_curve_that_is_zero_everywhere_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    figures.loss_curve([{"step": 1, "loss": 0.0, "gradient_norm": 0.0}], [], {}, tmp_path / "loss.png")
+    assert read(tmp_path / "loss.png").width > 100

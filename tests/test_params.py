@@ -203,6 +203,10 @@ def test_all_conflicts_are_reported_at_once() -> None:
             {"network.groups": 5},
             "network.groups = 5: must divide the channels of every level, but does not divide [32,",
         ),
+        (
+            {"data.image_size": 2, "network.channels": 8},
+            "network.groups = 8: must be less than the channels of the last two levels: their feature maps are reduced",
+        ),
         ({"network.heads": 7}, "network.heads = 7: must divide the channels of every level, but does not divide [32, "),
         ({"network.channels": 2, "network.groups": 2}, "network.channels = 2: must be even and at least 4"),
         ({"network.channels": 9, "network.groups": 3}, "network.channels = 9: must be even and at least 4"),

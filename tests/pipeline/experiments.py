@@ -183,6 +183,7 @@ def _runtime(draw: st.DrawFn) -> dict[str, Any]:
         "resume": draw(st.booleans()),
         "checkpoint_every": draw(st.integers(1, 4)),
         "keep_states": draw(st.integers(1, 3)),
+        "stall_minutes": draw(_one(None, 60)),
         "preview_every": draw(st.integers(1, 4)),
         "log_every": draw(st.integers(1, 4)),
     }

@@ -85,7 +85,7 @@ def test_the_committed_lock_has_no_absolute_path() -> None:
 
 
 # These settings choose where and how the work is done; they change no byte on the same kind of machine.
-FREE_RUNTIME = {"device", "data_root", "resume", "checkpoint_every", "keep_states", "preview_every"}
+FREE_RUNTIME = {"device", "data_root", "resume", "checkpoint_every", "keep_states", "stall_minutes", "preview_every"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
