@@ -28,7 +28,8 @@ def text(
     extractor = str(protocol.get("extractor", ""))
     by = f", measured with {EXTRACTORS.get(extractor, extractor)}" if extractor else ""
     samples = f": {protocol['samples']} samples{by}" if "samples" in protocol else ""
-    warned = " (see the warnings in the report)" if protocol.get("warnings") else ""
+    useless = "useless, " if metrics.get(extractor, {}).get("useless") else ""
+    warned = f" ({useless}see the warnings in the report)" if protocol.get("warnings") else ""
     rows = {
         "metrics": (", ".join(_beside(*row) for row in numbers(metrics.get(extractor, {}))) or "none") + warned,
         "report": report,

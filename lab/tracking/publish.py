@@ -85,7 +85,8 @@ def _publish(settings: Tracking, found: _Results, folder: Path, name: str | None
 def _described(protocol: Mapping[str, Any]) -> dict[str, str]:
     """The tags from the protocol; those of earlier versions have fewer keys."""
     described = {tag: str(protocol[key]) for tag, key in _TAGS.items() if key in protocol}
-    return described | {"warnings": "\n".join(protocol.get("warnings", []))}
+    warnings = protocol.get("warnings", [])
+    return described | ({"warnings": "\n".join(warnings)} if warnings else {})
 
 
 def _results(folder: Path) -> _Results:

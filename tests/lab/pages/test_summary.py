@@ -31,6 +31,8 @@ def test_warnings_of_the_protocol_are_mentioned_after_the_metrics() -> None:
     assert second == "  metrics  FID 2 (see the warnings in the report)"
     assert len(others) == 3
     assert "warnings" not in text({"classifier": {"fid": 2.0}}, PROTOCOL | {"warnings": []})
+    useless = {"classifier": {"fid": 2.0, "useless": 1.0}}
+    assert "FID 2 (useless, see the warnings in the report)" in text(useless, PROTOCOL | {"warnings": ["few"]})
 
 
 def test_metrics_of_inception_are_named_after_it() -> None:

@@ -63,6 +63,16 @@ def test_a_published_run_is_finished_and_has_numbers_parameters_and_tags(root: P
     assert run.data.tags[FINGERPRINT] == fingerprint
 
 
+def test_warnings_are_a_tag_and_a_useless_extractor_is_a_metric(root: Path) -> None:
+    measured = {**METRICS, "classifier": METRICS["classifier"] | {"useless": 1.0}}
+    (root / "reports/metrics.json").write_text(json.dumps(measured))
+    (root / "reports/protocol.json").write_text(json.dumps(PROTOCOL | {"warnings": ["it is useless", "too few"]}))
+    assert publish.publish(params())
+    [run] = runs(root)
+    assert run.data.tags["warnings"] == "it is useless\ntoo few"
+    assert run.data.metrics["classifier.useless"] == 1
+
+
 def test_the_lock_of_the_stages_behind_the_results_is_an_artifact(root: Path) -> None:
     assert publish.publish(params())
     [path] = (root / "mlartifacts").rglob("dvc.lock")
