@@ -1,11 +1,13 @@
 """Rows of tensors that are appended to files batch by batch and survive a crash at any moment.
 
-The rows of each tensor follow one another in NAME.bin. rows.json has the number of complete rows. A batch is written,
-then counted: rows beyond the count belong to a batch that was interrupted, and the next one replaces them.
+The rows of each tensor follow one another in NAME.bin. rows.json has the number of complete rows and their checksums. A
+batch is written, then counted: rows beyond the count belong to a batch that was interrupted, and the next one replaces
+them. The checksum is CRC-32, because it can be continued from batch to batch in another process.
 """
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,6 +20,7 @@ from ddpm import files
 from ddpm.errors import UsageError
 
 COUNT = "rows.json"
+_BLOCK = 2**24  # bytes that are read at a time
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 Batch = Mapping[str, Tensor]  # tensors by name, each with one row per image
@@ -30,6 +33,7 @@ class _Count:
     total: int
     done: int
     tensors: Mapping[str, tuple[str, list[int]]]
+    crc: Mapping[str, int]  # of the complete rows
 
 
 class Rows:
@@ -51,7 +55,7 @@ class Rows:
         Raises `UsageError` if a file is damaged.
         """
         if not (folder / COUNT).exists():
-            _write(folder, _Count(total, 0, {}))
+            _write(folder, _Count(total, 0, {}, {}))
         rows = cls(folder)
         rows._check(total)
         return rows
@@ -72,14 +76,17 @@ class Rows:
         tensors = {name: (str(part.dtype).removeprefix("torch."), list(part.shape[1:])) for name, part in batch.items()}
         assert tensors == (self._count.tensors or tensors)
         assert self.done + count <= self.total
+        crc = {}
         for name, part in batch.items():
+            rows = part.contiguous().numpy().data
+            crc[name] = zlib.crc32(rows, self._count.crc.get(name, 0))
             with self._file(name).open("r+b" if self._file(name).exists() else "wb") as file:
                 file.truncate(self.done * _row_bytes(*tensors[name]))
                 file.seek(0, os.SEEK_END)
-                file.write(part.contiguous().numpy().data)
+                file.write(rows)
                 file.flush()
                 os.fsync(file.fileno())  # before the count: a power cut must not leave the count without the rows
-        counted = replace(self._count, done=self.done + count, tensors=tensors)
+        counted = replace(self._count, done=self.done + count, tensors=tensors, crc=crc)
         _write(self._folder, counted)
         self._count = counted
 
@@ -107,18 +114,32 @@ class Rows:
             )
         for name, (dtype, shape) in self._count.tensors.items():
             path = self._file(name)
-            if not path.is_file() or path.stat().st_size < self.done * _row_bytes(dtype, shape):
+            size = self.done * _row_bytes(dtype, shape)
+            if not path.is_file() or path.stat().st_size < size:
                 raise UsageError(f"{path} is not complete; {self._remedy}")
+            if _crc(path, size) != self._count.crc[name]:
+                raise UsageError(f"{path} is damaged: its contents do not match their checksum; {self._remedy}")
 
 
 def _parsed(text: bytes) -> _Count:
     """The count in a file. Raises errors of several kinds for other contents."""
     count = json.loads(text)
     tensors = {name: (dtype, list(map(int, shape))) for name, (dtype, shape) in count["tensors"].items()}
-    parsed = _Count(int(count["total"]), int(count["done"]), tensors)
+    parsed = _Count(
+        int(count["total"]), int(count["done"]), tensors, {name: int(count["crc"][name]) for name in tensors}
+    )
     if not 0 <= parsed.done <= parsed.total or {dtype for dtype, _ in tensors.values()} - _DTYPES.keys():
         raise ValueError
     return parsed
+
+
+def _crc(path: Path, size: int) -> int:
+    """The checksum of the first `size` bytes of a file."""
+    crc = 0
+    with path.open("rb") as file:
+        for first in range(0, size, _BLOCK):
+            crc = zlib.crc32(file.read(min(_BLOCK, size - first)), crc)
+    return crc
 
 
 def _row_bytes(dtype: str, shape: list[int]) -> int:

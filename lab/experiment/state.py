@@ -73,8 +73,8 @@ class Folder(ABC):
 
     @property
     def unfinished(self) -> bool:
-        """Whether the stage has not finished, and what is kept may be of use."""
-        return self.status.startswith(("unfinished", "damaged"))
+        """Whether the stage has not finished, and something is kept, be it damaged."""
+        return not self.finished and self.status != "empty"
 
     @property
     @abstractmethod

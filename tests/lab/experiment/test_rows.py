@@ -91,7 +91,7 @@ def test_error_of_damaged_rows_names_the_remedy(tmp_path: Path, damage: str) -> 
 
 def test_without_a_batch_the_count_is_zero_of_the_total(tmp_path: Path) -> None:
     Rows.create(tmp_path / "rows", 50_000)
-    assert json.loads((tmp_path / "rows" / COUNT).read_text()) == {"total": 50_000, "done": 0, "tensors": {}}
+    assert json.loads((tmp_path / "rows" / COUNT).read_text()) == {"total": 50_000, "done": 0, "tensors": {}, "crc": {}}
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,26 @@ def test_without_a_batch_the_count_is_zero_of_the_total(tmp_path: Path) -> None:
         b'{"total": 4, "done": "x", "tensors": {}}',
         b'{"total": 4, "done": 2, "tensors": {"images": ["uint9", [3]]}}',
         b'{"total": 4, "done": 2, "tensors": {"images": 3}}',
-        b'{"total": 9, "done": 2, "tensors": {}}',
+        b'{"total": 9, "done": 2, "tensors": {}, "crc": {}}',
+        b'{"total": 4, "done": 0, "tensors": {"images": ["uint8", [3]]}, "crc": {}}',
     ],
 )
 def test_error_of_a_damaged_count_names_the_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / COUNT).write_bytes(content)
     expected = rf"^{tmp_path}/rows\.json is damaged.*; remove {tmp_path}, or start anew with -S runtime\.resume=false$"
+    with pytest.raises(UsageError, match=expected):
+        Rows.create(tmp_path, 4)
+
+
+@pytest.mark.parametrize("position", [0, 15, 29])
+def test_a_bit_flipped_in_kept_rows_is_an_error(tmp_path: Path, position: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_BLOCK", 8)
+    for first in (0, 1):
+        Rows.create(tmp_path, 4).append(batch(first, 1 + first))
+    path = tmp_path / "images.bin"
+    damaged = bytearray(path.read_bytes())
+    damaged[position] ^= 1
+    path.write_bytes(damaged)
+    expected = rf"^{path} is damaged: .* their checksum; remove {tmp_path}, or start anew with .*resume=false$"
     with pytest.raises(UsageError, match=expected):
         Rows.create(tmp_path, 4)
