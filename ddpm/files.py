@@ -382,8 +382,8 @@ def _damaged(path: Path) -> TensorFileError:
     return TensorFileError(f"{path} is damaged: its contents do not match its digest", path)
 
 
-def _named(format: str | None) -> str:
-    return f"{format} ({KINDS[format]})" if format in KINDS else str(format)
+def _named(format: str) -> str:
+    return f"{format} ({KINDS[format]})" if format in KINDS else format
 
 
 def _encode(metadata: Mapping[str, Any], digest: str) -> dict[str, str]:
@@ -400,10 +400,10 @@ def _decode(path: Path, metadata: Mapping[str, str] | None, format: str | None) 
         raise TensorFileError(f"{path} {problem}", path) from None
     if described.pop(_OF_METADATA, None) not in (None, _digest_of(described)):  # earlier versions wrote none
         raise _damaged(path)
-    if format is not None and described.get("format") != format:
-        raise TensorFileError(
-            f"{path} has the format {_named(described.get('format'))}: expected {_named(format)}", path
-        )
+    found = described.get("format")
+    if format is not None and found != format:
+        held = f"the format {_named(found)}" if found else "no format"
+        raise TensorFileError(f"{path} has {held}: expected {_named(format)}", path)
     return described
 
 

@@ -106,6 +106,12 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
     return message.removeprefix(f"{path} ")
 
 
+def test_a_file_without_a_format_is_refused(folder: Path) -> None:
+    path = folder / "state.safetensors"
+    files.write_tensors(path, {"network/x": torch.zeros(2)}, {"step": 3, "training": "of an earlier version"})
+    assert refused(modelfile.load, path) == "has no format: expected ddpm-model-1 (a model)"
+
+
 def test_every_format_has_a_name_for_people() -> None:
     assert set(FORMATS.values()) == set(files.KINDS)
 

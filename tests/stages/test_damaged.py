@@ -1,5 +1,6 @@
 """Stages refuse damaged results, and files that were not made from each other, by one line that names the file."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,12 @@ def test_the_report_refuses_damaged_results_by_one_line_that_names_the_file(
             assert "\n" not in str(caught.value)
         path.write_bytes(whole)
     reported()
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    for key in ("warnings", "data_pinned", "train_digest", "matched"):
+        (tmp_path / "measured.json").write_text(json.dumps({name: measured[name] for name in measured if name != key}))
+        with pytest.raises(FileError, match=rf"measured\.json lacks {key}$"):
+            reported()
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
     (tmp_path / "train.csv").unlink()
     with pytest.raises(FileError, match=r"train\.csv cannot be read: No such file or directory$"):
         reported()
