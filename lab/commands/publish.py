@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from ddpm.errors import FileError, UsageError
+from ddpm.errors import UsageError
 from ddpm.params import Params
 from lab.experiment import dvcfile, identity, results
 from lab.pages import summary
@@ -71,13 +71,9 @@ def everything(params: Params) -> list[Published] | None:
                 problems = "; ".join(identity.outdated(Path(folder)))
             except (UsageError, OSError) as error:
                 problems = str(error)
-            try:
-                run = None if problems else publish.publish(params, Path(folder), name, commit)
-            except FileError as error:
-                problems = str(error)
             if problems:
                 typer.echo(f"{name} is not published: {problems}", err=True)
-            elif run:
+            elif run := publish.publish(params, Path(folder), name, commit):
                 published.append(run)
             else:
                 return None

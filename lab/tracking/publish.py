@@ -38,11 +38,10 @@ def publish(params: Params, folder: Path = Path(), name: str | None = None, comm
     """Write the experiment in `folder` into its run; return None if that failed.
 
     `name` and `commit` are those of an experiment that DVC keeps; without them, the current experiment is published.
-    A failure is a warning, because `ddpm publish` can repeat it. Raises `FileError` if a file of results is damaged.
+    A failure is a warning, because `ddpm publish` can repeat it.
     """
-    found = _results(folder)
     try:
-        run = _publish(params.tracking, found, folder, name, commit)
+        run = _publish(params.tracking, _results(folder), folder, name, commit)
         return Published(run.name, store.address(params.tracking, run.experiment_id))
     except Exception as error:
         store.warn(error)

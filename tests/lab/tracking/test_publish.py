@@ -197,3 +197,33 @@ def test_without_results_publishing_is_a_warning(root: Path, capsys: pytest.Capt
     assert publish.publish(params()) is None
     assert "reports/metrics.json" in capsys.readouterr().err
     assert runs(root) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", "{"),
+        ("metrics.json", '{"classifier": 3}'),
+        ("protocol.json", "{}"),
+        ("train.csv", "step,loss\n50,?\n"),
+        ("snapshots.csv", "step\n50\n"),
+    ],
+)
+def test_publishing_damaged_results_is_one_warning_that_names_the_file(
+    name: str, content: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "reports" / name).write_text(content)
+    assert publish.publish(params()) is None
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"MLflow could not be written: reports/{name}")
+    assert runs(root) == []
+
+
+def test_a_damaged_model_is_not_logged(root: Path, model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(root, model_file)
+    path = root / "models/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert publish.publish(params(log_model=True)) is None
+    [line] = capsys.readouterr().err.splitlines()
+    assert "models/model.safetensors is damaged: its contents do not match its digest" in line
+    assert not [path for path in artifacts(root) if path.startswith("model")]
