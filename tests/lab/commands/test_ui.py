@@ -17,7 +17,7 @@ from lab.tracking import store
 from lab.tracking.records import Records
 from tests.commands import fails, run
 from tests.lab.tracking.repository import ROOT, params
-from tests.lab.tracking.server import free_port
+from tests.lab.tracking.server import free_port, listening
 from tests.pipeline.project import environment
 
 # MLflow and SQLAlchemy warn about each other.
@@ -60,6 +60,7 @@ def test_it_serves_the_runs_at_the_printed_address_until_it_is_interrupted(
         assert process.stdout.readline() == "press Ctrl-C to stop the server\n"
         with urllib.request.urlopen(address, timeout=30) as page:
             assert page.status == 200
+        assert listening(process.pid) == {"127.0.0.1"}
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert started

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
+
 
 def free_port() -> int:
     """One that nobody listens at, a moment ago."""
@@ -36,6 +38,13 @@ def running(command: list[str], url: str, environment: dict[str, str]) -> Iterat
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses at which a process and those that it has started listen."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    found = (connection for one in processes for connection in one.net_connections("inet"))
+    return {connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN}
 
 
 def _answers(url: str) -> bool:

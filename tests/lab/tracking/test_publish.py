@@ -29,7 +29,7 @@ from tests.lab.tracking.repository import (
     repository,
     runs,
 )
-from tests.lab.tracking.server import free_port, running
+from tests.lab.tracking.server import free_port, listening, running
 from tests.pipeline.project import environment
 
 # MLflow and SQLAlchemy warn about each other.
@@ -168,8 +168,10 @@ def test_a_logged_model_is_served_over_http(root: Path, model_file: Path) -> Non
     body = json.dumps({"inputs": {"count": 3, "steps": 4, "seed": 5, "label": None}}).encode()
     asked = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
-    with running(command, f"{address}/ping", environment() | store), urllib.request.urlopen(asked) as answer:
-        served = json.load(answer)["predictions"]
+    with running(command, f"{address}/ping", environment() | store) as process:
+        assert listening(process) == {"127.0.0.1"}
+        with urllib.request.urlopen(asked) as answer:
+            served = json.load(answer)["predictions"]
     model = modelfile.load(model_file)
     chosen = settings(model.description, Options(count=3, steps=4, seed=5))
     assert served == blocks.draw(model, chosen).permute(0, 2, 3, 1).tolist()
