@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ddpm import files
+from ddpm import mapped
 from ddpm.errors import UsageError
 from ddpm.params import Runtime
 
@@ -109,7 +109,7 @@ def hold(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda" or tensor.nbytes >= _SHARE * torch.cuda.mem_get_info(device)[0]:
         return tensor
     held = torch.empty_like(tensor, device=device)
-    files.copy(tensor, held)
+    mapped.copy(tensor, held)
     return held
 
 

@@ -129,8 +129,8 @@ def run(stage: Callable[..., None]) -> None:
     paths = _paths(stage)
     params: Params | None = None
     terminal.outlive()
-    for number in terminal.ending_signals():
-        signal.signal(number, _interrupt)
+    for ending in terminal.ending_signals():
+        signal.signal(ending, _interrupt)
     if processes.launched():
         launch.end_with_launcher()
     state.remember_verified(dvcfile.ROOT)

@@ -36,8 +36,9 @@ class _Lasting(io.TextIOWrapper):
 
 def ending_signals() -> list[signal.Signals]:
     """SIGTERM, and SIGHUP, which a closed terminal sends. An ignored SIGHUP, as under `nohup`, is not in the list."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
+    if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, signal.SIGHUP]
 
 
 def outlive() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ddpm import files
+from ddpm import files, mapped
 from ddpm.data import dataset
 from ddpm.evaluation import extractor, features
 from ddpm.evaluation.extractor import ClassifierNetwork
@@ -203,7 +203,7 @@ def test_error_names_a_file_that_may_not_be_read(folder: Path, closed: str) -> N
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The record of verified files, in a process that has verified none; every file is large."""
-    monkeypatch.setattr(files, "LARGE", 0)
+    monkeypatch.setattr(mapped, "LARGE", 0)
     monkeypatch.setattr(files, "_verified", files._Verified())
     path = tmp_path / "kept/verified.jsonl"
     files.remember_verified(path)
@@ -243,7 +243,7 @@ def test_a_large_file_is_verified_once_until_it_changes(
 def test_a_small_file_is_verified_each_time(
     folder: Path, record: Path, digests: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGE", 10**6)
+    monkeypatch.setattr(mapped, "LARGE", 10**6)
     for count in (1, 2):
         dataset.read(folder / "data.safetensors")
         assert len(digests) == count

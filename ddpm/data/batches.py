@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import files, images, rng
+from ddpm import images, mapped, rng
 from ddpm.data.dataset import Dataset
 from ddpm.device import hold
 from ddpm.params import Train
@@ -42,7 +42,7 @@ class Batches:
         self._order = lru_cache(maxsize=2)(self._shuffle)  # a batch may span two epochs
         self._micros = range(settings.accumulate) if micros is None else micros
         on_host = self._images.device.type == "cpu"
-        self._reader = ThreadPoolExecutor(1, "batches") if on_host and files.is_large(self._images) else None
+        self._reader = ThreadPoolExecutor(1, "batches") if on_host and mapped.is_large(self._images) else None
         self._ahead: dict[tuple[int, int], Future[tuple[Tensor, Tensor]]] = {}  # at most one micro-batch
 
     def redrawn(self, settings: Train) -> "Batches":
@@ -87,7 +87,7 @@ class Batches:
         chosen = torch.from_numpy(indices)
         if self._images.device.type != "cpu":
             return chosen, self._images[chosen.to(self.device, non_blocking=True)]
-        batch = files.gather(self._images, indices)
+        batch = mapped.gather(self._images, indices)
         if self.device.type != "cuda":
             return chosen, batch
         with torch.cuda.device(self.device):  # a thread starts with the first GPU, where another process may run

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import files
+from ddpm import files, mapped
 
 FORMAT = "ddpm-dataset-1"
 _WRITTEN = 2**26  # bytes after which the pages of the file are released
@@ -50,7 +50,7 @@ def write(
         for index, image in enumerate(images):
             packed["images"][index] = image
             if (index + 1 - released) * image.nbytes >= _WRITTEN:
-                files.release(torch.from_numpy(packed["images"][released : index + 1]))
+                mapped.release(torch.from_numpy(packed["images"][released : index + 1]))
                 released = index + 1
 
 

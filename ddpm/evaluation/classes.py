@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ddpm import files
+from ddpm import mapped
 from ddpm.evaluation.features import Features
 
 _BLOCK = 2**14  # images
@@ -25,7 +25,7 @@ def agreement(samples: Features, real: Features, labels: Tensor | None) -> dict[
 def shares(features: Features) -> Tensor:
     """The share of each class among the images, float64 (classes,)."""
     counts = torch.zeros(features.logits.shape[1], dtype=torch.int64)
-    for logits in files.blocks(features.logits, _BLOCK):
+    for logits in mapped.blocks(features.logits, _BLOCK):
         counts += torch.bincount(logits.argmax(1), minlength=len(counts))
     return counts.double() / len(features)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm import files, rng
+from ddpm import files, mapped, rng
 from ddpm.data.dataset import Dataset
 from ddpm.device import compiled_for_inference
 from ddpm.errors import UsageError
@@ -92,8 +92,8 @@ class Extractor:
         def finished(first: int) -> Features:
             batch = images[first : first + _BATCH]
             found = self._of(batch.to(group.device))
-            if files.is_large(images):
-                files.release(batch)
+            if mapped.is_large(images):
+                mapped.release(batch)
             return found
 
         return group.in_turn(range(done, len(images), _BATCH), finished)
@@ -127,7 +127,7 @@ def train_classifier(
     for step in range(settings.steps):
         draw = rng.numpy_generator(seed, "classifier", step)
         chosen = draw.integers(len(train.images), size=settings.batch_size)
-        images = _shifted(files.gather(train.images, chosen).to(device), draw.uniform(-1, 1, 2))
+        images = _shifted(mapped.gather(train.images, chosen).to(device), draw.uniform(-1, 1, 2))
         labels = train.labels[chosen].to(device)
         loss = F.cross_entropy(network(images)[1], labels)
         optimizer.zero_grad()
@@ -221,6 +221,6 @@ def _shifted(images: Tensor, shift: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, test: Dataset, device: torch.device) -> float:
-    batches = files.blocks(test.images, _BATCH)
+    batches = mapped.blocks(test.images, _BATCH)
     predicted = torch.cat([network(batch.to(device))[1].argmax(1).cpu() for batch in batches])
     return int((predicted == test.labels).sum()) / len(predicted)

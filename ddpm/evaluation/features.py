@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import files, rng
+from ddpm import files, mapped, rng
 
 FORMAT = "ddpm-reference-1"
 _METADATA = ("extractor", "extractor_digest", "train_digest", "test_digest", "source")
@@ -31,7 +31,7 @@ class Features:
         if count >= len(self):
             return self
         chosen = np.sort(rng.numpy_generator(seed, "subset").choice(len(self), count, replace=False))
-        return Features(files.gather(self.features, chosen), files.gather(self.logits, chosen))
+        return Features(mapped.gather(self.features, chosen), mapped.gather(self.logits, chosen))
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -43,9 +43,9 @@ class Features:
         count, width = self.features.shape
         rows = max(1, _BLOCK // (8 * width))
         mean, products = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
-        for block in files.blocks(self.features, rows):
+        for block in mapped.blocks(self.features, rows):
             mean += block.double().sum(0) / count
-        for block in files.blocks(self.features, rows):
+        for block in mapped.blocks(self.features, rows):
             centred = block.double() - mean
             products.addmm_(centred.T, centred)
         return mean.numpy(), (products / (count - 1)).numpy()
@@ -80,7 +80,7 @@ def write(path: Path, reference: Reference) -> None:
     metadata = {"format": FORMAT} | {key: getattr(reference, key) for key in _METADATA}
     with files.create_tensors(path, shapes, metadata) as arrays:
         for name, tensor in tensors.items():
-            files.copy(tensor, torch.from_numpy(arrays[name]))
+            mapped.copy(tensor, torch.from_numpy(arrays[name]))
 
 
 def read(path: Path) -> Reference:

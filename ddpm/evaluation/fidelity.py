@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm import files
+from ddpm import mapped
 from ddpm.evaluation.features import Features
 
 IS_SPLITS = 10
@@ -84,7 +84,7 @@ def inception_score(of: Features) -> tuple[float, float]:
     order = np.random.RandomState(_SHUFFLE).permutation(count)  # torch-fidelity's order
     scores = []
     for split in range(splits):  # one at a time: torch-fidelity needs five float64 arrays of the size of its logits
-        logits = files.gather(of.logits, order[split * count // splits : (split + 1) * count // splits])
+        logits = mapped.gather(of.logits, order[split * count // splits : (split + 1) * count // splits])
         scores.append(isc_features_to_metric(logits, splits=1, shuffle=False)["inception_score_mean"])
     return float(np.mean(scores)), float(np.std(scores))
 
@@ -96,7 +96,7 @@ def _kid(first: Features, second: Features, subset_size: int, seed: int) -> floa
     draw = np.random.RandomState(seed % 2**32)  # torch-fidelity's subsets
 
     def subset(of: Features) -> np.ndarray:
-        return files.gather(of.features, draw.choice(len(of), subset_size, replace=False)).numpy()
+        return mapped.gather(of.features, draw.choice(len(of), subset_size, replace=False)).numpy()
 
     return float(np.mean([kernel_mmd(subset(first), subset(second)) for _ in range(KID_SUBSETS)]))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddpm import files
+from ddpm import mapped
 
 _BLOCK = 2**26  # bytes of images, as float32, that are compared at a time
 _MOST = 4096  # images in a block
@@ -23,7 +23,7 @@ def nearest(
     best = torch.full((len(samples),), torch.inf, device=device)
     index = torch.zeros(len(samples), dtype=torch.int64, device=device)
     first = 0
-    for block in files.blocks(train, rows):
+    for block in mapped.blocks(train, rows):
         images = _flat(block, device)
         norms = images.square().sum(1)
         for part in torch.arange(len(samples), device=device).split(rows):
@@ -38,7 +38,7 @@ def nearest(
     # The expanded square is not exact; a copy must have the distance zero.
     found = index.cpu()
     exact = [
-        (_flat(part, device) - _flat(files.gather(train, chosen.numpy()), device)).square().mean(1).sqrt().cpu()
+        (_flat(part, device) - _flat(mapped.gather(train, chosen.numpy()), device)).square().mean(1).sqrt().cpu()
         for part, chosen in zip(samples.split(rows), found.split(rows), strict=True)
     ]
     return found, torch.cat(exact)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ddpm import files
+from ddpm import mapped
 from ddpm.errors import UsageError
 from ddpm.evaluation.features import Features
 
@@ -46,5 +46,5 @@ def collapse(real: Features) -> list[str]:
 def check_finite(features: Features, remedy: str) -> None:
     """Raise `UsageError`, which ends with the remedy, if a feature or a logit is not a finite number."""
     for values in (features.features, features.logits):
-        if not all(torch.isfinite(block).all() for block in files.blocks(values, _BLOCK)):
+        if not all(torch.isfinite(block).all() for block in mapped.blocks(values, _BLOCK)):
             raise UsageError(f"the extractor's features of real images are not finite numbers; {remedy}")

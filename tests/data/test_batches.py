@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import files
+from ddpm import mapped
 from ddpm.data import dataset
 from ddpm.data.batches import Batches
 from ddpm.data.dataset import Dataset
@@ -153,7 +153,7 @@ def test_without_label_dropout_there_are_no_labels(train_settings: Train) -> Non
     assert labels is None
 
 
-def mapped(folder: Path) -> Dataset:
+def in_file(folder: Path) -> Dataset:
     """Fifty random images (2, 3, 40) in a memory-mapped file."""
     images = np.random.default_rng(0).integers(0, 256, (50, 2, 3, 40), np.uint8)
     dataset.write(folder / "train.safetensors", images, np.arange(50) % 3, ["a", "b", "c"], (2, 3, 40), {})
@@ -173,9 +173,9 @@ def requests(settings: Train, micros: list[int]) -> list[tuple[int, int]]:
 def test_data_that_is_read_ahead_gives_the_same_batches(
     train_settings: Train, micros: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, settings = mapped(tmp_path), shared(train_settings)
+    data, settings = in_file(tmp_path), shared(train_settings)
     direct = Batches(data, settings, (-1.0, 1.0), CPU)
-    monkeypatch.setattr(files, "LARGE", 0)
+    monkeypatch.setattr(mapped, "LARGE", 0)
     ahead = Batches(data, settings, (-1.0, 1.0), CPU, micros)
     for step, micro in requests(settings, micros or [0, 1, 2, 3]):
         (x_0, labels), (same, same_labels) = (
@@ -190,24 +190,24 @@ def test_data_that_is_read_ahead_gives_the_same_batches(
 def test_an_unexpected_request_gives_the_batch_of_its_step(
     train_settings: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, settings = mapped(tmp_path), shared(train_settings)
+    data, settings = in_file(tmp_path), shared(train_settings)
     direct = Batches(data, settings, (-1.0, 1.0), CPU)
-    monkeypatch.setattr(files, "LARGE", 0)
+    monkeypatch.setattr(mapped, "LARGE", 0)
     ahead = Batches(data, settings, (-1.0, 1.0), CPU, [0, 2])
     for step, micro in [(5, 0), (2, 2), (2, 1), (2, 0), (7, 2), (1, 0), (1, 0)]:
         assert ahead.get(step, micro, torch.Generator())[0].equal(direct.get(step, micro, torch.Generator())[0])
 
 
 class Gatherer:
-    """Stands in for `files.gather` and counts its calls by thread; raises the error given."""
+    """Stands in for `mapped.gather` and counts its calls by thread; raises the error given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: list[int] = []
         self.error: Exception | None = None
-        self._usual: Callable[[Tensor, np.ndarray], Tensor] = files.gather
+        self._usual: Callable[[Tensor, np.ndarray], Tensor] = mapped.gather
         self.done = threading.Semaphore(0)
-        monkeypatch.setattr(files, "LARGE", 0)
-        monkeypatch.setattr(files, "gather", self)
+        monkeypatch.setattr(mapped, "LARGE", 0)
+        monkeypatch.setattr(mapped, "gather", self)
 
     def __call__(self, tensor: Tensor, chosen: np.ndarray) -> Tensor:
         self.threads.append(threading.get_ident())
@@ -224,7 +224,7 @@ class Gatherer:
 def test_the_next_micro_batch_is_read_by_another_thread_before_it_is_requested(
     train_settings: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, settings = mapped(tmp_path), shared(train_settings)
+    data, settings = in_file(tmp_path), shared(train_settings)
     gatherer = Gatherer(monkeypatch)
     ahead = Batches(data, settings, (-1.0, 1.0), CPU, [2, 3])
     for number, (step, micro) in enumerate(requests(settings, [2, 3])):
@@ -240,7 +240,7 @@ def test_the_next_micro_batch_is_read_by_another_thread_before_it_is_requested(
 def test_an_error_of_the_thread_is_raised_by_the_request_it_belongs_to(
     train_settings: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = mapped(tmp_path)
+    data = in_file(tmp_path)
     gatherer = Gatherer(monkeypatch)
     ahead = Batches(data, shared(train_settings), (-1.0, 1.0), CPU)
     expected = ahead.get(1, 1, torch.Generator())[0]
@@ -257,19 +257,19 @@ def test_an_error_of_the_thread_is_raised_by_the_request_it_belongs_to(
 
 def test_small_data_starts_no_thread(train_settings: Train, tmp_path: Path) -> None:
     before = threading.active_count()
-    Batches(mapped(tmp_path), train_settings, (-1.0, 1.0), CPU).get(1, 0, torch.Generator())
+    Batches(in_file(tmp_path), train_settings, (-1.0, 1.0), CPU).get(1, 0, torch.Generator())
     assert threading.active_count() == before
 
 
 ENDING = """
 import torch
 from pathlib import Path
-from ddpm import files
+from ddpm import mapped
 from ddpm.data import dataset
 from ddpm.data.batches import Batches
 from ddpm.params import Train
 
-files.LARGE = 0
+mapped.LARGE = 0
 data = dataset.read(Path({path!r}))
 Batches(data, Train.model_construct(**{settings!r}), (-1.0, 1.0), torch.device("cpu")).get(1, 0, torch.Generator())
 raise SystemExit(3)
@@ -277,7 +277,7 @@ raise SystemExit(3)
 
 
 def test_the_thread_ends_with_the_process(train_settings: Train, tmp_path: Path) -> None:
-    mapped(tmp_path)
+    in_file(tmp_path)
     script = ENDING.format(path=str(tmp_path / "train.safetensors"), settings=train_settings.model_dump())
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (3, "")
@@ -289,9 +289,9 @@ def test_the_thread_ends_with_the_process(train_settings: Train, tmp_path: Path)
 def test_batches_on_a_gpu_are_those_of_the_cpu(
     train_settings: Train, large: bool, held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, settings = mapped(tmp_path), train_settings.model_copy(update={"batch_size": 6})
+    data, settings = in_file(tmp_path), train_settings.model_copy(update={"batch_size": 6})
     direct = Batches(data, settings, (-1.0, 1.0), CPU)
-    monkeypatch.setattr(files, "LARGE", 0 if large else 2**28)
+    monkeypatch.setattr(mapped, "LARGE", 0 if large else 2**28)
     monkeypatch.setattr("ddpm.device._SHARE", 0.5 if held else 0.0)
     monkeypatch.setattr("ddpm.device._COPIED", 1000)
     gpu = Batches(data, settings, (-1.0, 1.0), torch.device("cuda"))

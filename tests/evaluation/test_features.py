@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from ddpm import files
+from ddpm import files, mapped
 from ddpm.evaluation import features
 from ddpm.evaluation.features import Features, Reference
 
@@ -59,8 +59,8 @@ def test_moments_do_not_depend_on_the_blocks_and_are_those_of_numpy(rows: int, m
 def test_moments_of_features_in_a_file_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zeros = Features(torch.zeros(1, 6).expand(2_000_000, 6), torch.zeros(1, 3).expand(2_000_000, 3))
     features.write(tmp_path / "reference.safetensors", Reference(zeros, some(4, 1), "classifier", "", "", "", {}))
-    monkeypatch.setattr(files, "LARGE", 2**22)
-    monkeypatch.setattr(files, "_UNRELEASED", 2**20)
+    monkeypatch.setattr(mapped, "LARGE", 2**22)
+    monkeypatch.setattr(mapped, "BLOCK", 2**20)
     monkeypatch.setattr(features, "_BLOCK", 2**20)
     found = features.read(tmp_path / "reference.safetensors").train
     process, most, usual = psutil.Process(), 0, torch.Tensor.addmm_

@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from ddpm import files
+from ddpm import files, mapped
 from ddpm.evaluation import neighbours
 
 CPU = torch.device("cpu")
@@ -64,8 +64,8 @@ def test_large_training_data_in_a_file_is_searched_with_little_memory(
 ) -> None:
     train = pictures(4096, 7, (3, 64, 64))  # 48 MiB
     files.write_tensors(tmp_path / "train.safetensors", {"images": train}, {})
-    monkeypatch.setattr(files, "LARGE", 2**22)
-    monkeypatch.setattr(files, "_UNRELEASED", 2**20)
+    monkeypatch.setattr(mapped, "LARGE", 2**22)
+    monkeypatch.setattr(mapped, "BLOCK", 2**20)
     monkeypatch.setattr(neighbours, "_BLOCK", 2**20)
     samples, most, process = train[[7, 4000]].clone(), 0, psutil.Process()
     neighbours.nearest(samples, samples, CPU)  # load the libraries
@@ -75,7 +75,7 @@ def test_large_training_data_in_a_file_is_searched_with_little_memory(
         nonlocal most
         most = max(most, process.memory_info().rss - before)
 
-    mapped = files.read_tensors(tmp_path / "train.safetensors").tensors["images"]
-    indices, distances = neighbours.nearest(samples, mapped, CPU, watch)
+    stored = files.read_tensors(tmp_path / "train.safetensors").tensors["images"]
+    indices, distances = neighbours.nearest(samples, stored, CPU, watch)
     assert (indices.tolist(), distances.tolist()) == ([7, 4000], [0, 0])
-    assert most < mapped.nbytes // 4
+    assert most < stored.nbytes // 4
