@@ -18,6 +18,11 @@ class FileError(UsageError):
         self.path = path
 
 
+def one_line(error: object) -> str:
+    """The text of an error in one line: those of YAML parsers have several."""
+    return " ".join(str(error).split())
+
+
 def no_such_key(key: str, schema: Any) -> str:
     """The message for a dotted key that a pydantic model does not have, with the nearest key if one is similar."""
     section, _, name = key.rpartition(".")

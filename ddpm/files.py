@@ -315,7 +315,8 @@ def _open(path: Path) -> Iterator[Any]:
         opened = safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
         raise TensorFileError(f"{path} is not a complete safetensors file: {error}", path) from error
-    except OSError:  # safetensors calls every failure a missing file
-        raise TensorFileError(f"{path} cannot be opened; check its permissions", path) from None
+    except OSError:
+        path.open("rb").close()  # raises the error of the system; safetensors reports every one as a missing file
+        raise
     with opened as file:
         yield file

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ddpm import alternatives, rules
-from ddpm.errors import UsageError, no_such_key
+from ddpm.errors import UsageError, no_such_key, one_line
 
 _LARGEST = 100_000  # bytes of a params.yaml, ten times those of the default recipe
 _SHOWN = 100  # wrong settings that an error lists
@@ -299,7 +299,7 @@ def read(path: Path, name: str | None = None) -> object:
     except RecursionError as error:
         raise ParamsError(f"{name} is not valid YAML: it is nested too deeply") from error
     except Exception as error:  # PyYAML raises errors of many kinds for values that a tag or a date cannot have
-        raise ParamsError(f"{name} is not valid YAML: {str(error)[:1000]}") from error
+        raise ParamsError(f"{name} is not valid YAML: {one_line(error)[:1000]}") from error
 
 
 def check(values: object, name: str = "params.yaml") -> Params:

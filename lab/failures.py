@@ -14,6 +14,7 @@ from typing import Any
 
 _AGAIN = "then run the same command again"
 _IN_STAGE = f"{_AGAIN}: finished work is kept"
+_SHOWN = 100  # characters of a path that is too long
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNREADY = (errno.EACCES, errno.EPERM)
 _WITHOUT_NAME = (*_FULL, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EAGAIN)  # explained without a file
@@ -24,6 +25,12 @@ _MEMORY = re.compile(  # of errors that Python, torch, the loader, the driver of
 )
 _ASKED = re.compile(r"allocate ([\d.]+ ?(?:bytes|[KMGT]iB))|mmap (\d+ bytes)", re.IGNORECASE)
 _ON_GPU = re.compile(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
+_SQLITE = {
+    "SQLITE_FULL": "its disk is full; free space",
+    "SQLITE_IOERR": "its disk failed or may hold no larger file; check its free space and `ulimit -f`",
+    "SQLITE_READONLY": "it or its folder is read-only; make it writable",
+    "SQLITE_CANTOPEN": "it cannot be opened; check its folder and the permissions there",
+}
 # The keys on which the memory of a stage depends, and for training the one to raise.
 _KEYS = {
     "prepare": ("data.image_size",),
@@ -45,6 +52,8 @@ def line(error: BaseException, stage: str = "", values: Mapping[str, Any] | None
             return _memory(str(one), stage, values or {})
         if isinstance(one, OSError) and (text := _of_files(one, _IN_STAGE if stage else _AGAIN)):
             return text
+        if cause := _SQLITE.get("_".join(getattr(one, "sqlite_errorname", "").split("_")[:2])):
+            return f"the database cannot be written: {cause}, {_IN_STAGE if stage else _AGAIN}"
     return None
 
 
@@ -65,15 +74,17 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 def _memory(text: str, stage: str, values: Mapping[str, Any]) -> str:
-    on_gpu = _ON_GPU.search(text)
-    where = "the memory of the GPU does not suffice" if "CUDA" in text or on_gpu else "the memory does not suffice"
+    gpu, on_gpu = re.search("CUDA|CUDNN|CUBLAS", text), _ON_GPU.search(text)
+    where = "the memory of the GPU does not suffice" if gpu else "the memory does not suffice"
     asked = _ASKED.search(text)
     facts = [f"{_sized(asked[1] or asked[2])} more were asked for"] if asked else []
     if on_gpu:
         facts.append(f"{on_gpu[2]} of {on_gpu[1]} are free")
-    elif "CUDA" not in text:
+    elif not gpu:
         facts += _memory_of_host()
-    return f"{where}{': ' * bool(facts)}{', '.join(facts)}; {_lower(stage, values)}, {_IN_STAGE if stage else _AGAIN}"
+    higher = "raise the limit, or " if not gpu and _limit("RLIMIT_AS") is not None else ""
+    again = _IN_STAGE if stage else _AGAIN
+    return f"{where}{': ' * bool(facts)}{', '.join(facts)}; {higher}{_lower(stage, values)}, {again}"
 
 
 def _sized(text: str) -> str:
@@ -85,7 +96,7 @@ def _memory_of_host() -> Iterator[str]:
     """What limits the memory of this process: the limit of its addresses, and what the machine has free."""
     if (limit := _limit("RLIMIT_AS")) is not None:
         yield f"the process may use {limit / 1e6:,.0f} MB of addresses (ulimit -v)"
-    with suppress(OSError, KeyError, ValueError):
+    with suppress(OSError, KeyError, ValueError, MemoryError):
         rows = (row.partition(":") for row in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         kibibytes = {name: int(value.split()[0]) for name, _, value in rows}
         free, total = (kibibytes[name] * 1024 / 1e6 for name in ("MemAvailable", "MemTotal"))
@@ -133,18 +144,20 @@ def _of_files(error: OSError, again: str) -> str | None:
         )
     if number == errno.EAGAIN:
         return f"no further process can start ({_limited('RLIMIT_NPROC', 'ulimit -u')}); end others, {again}"
-    return f"{name}: {_reason_of_path(error, Path(str(name)))}"
+    path = str(name)
+    shown = f"{path[:_SHOWN]}…" if number == errno.ENAMETOOLONG and len(path) > _SHOWN else path
+    return f"{shown}: {_reason_of_path(error, Path(path))}"
 
 
 def _reason_of_disk(error: OSError) -> str:
     where = _existing(Path(error.filename or Path.cwd()).absolute())
     if error.errno == errno.EFBIG:
         limit = _limited("RLIMIT_FSIZE", "ulimit -f")
-        return f"it is larger than a file may be ({limit})"
+        return f"it has more bytes than a file may have ({limit})"
     if error.errno == errno.EIO:
         return f"the disk or the network folder at {_mount(where)} failed (input/output error)"
     if error.errno == errno.EROFS:
-        return f"{_mount(where)} is read-only"
+        return f"{where if where.is_dir() else where.parent} is read-only"
     if error.errno == errno.EDQUOT:
         return f"the disk quota at {_mount(where)} is used up"
     return f"the disk at {_mount(where)} is full: {_free(where)}"
@@ -152,7 +165,7 @@ def _reason_of_disk(error: OSError) -> str:
 
 def _remedy_of_disk(number: int) -> str:
     return {
-        errno.ENOSPC: "free space, for example by `ddpm clean` or `dvc gc --workspace`",
+        errno.ENOSPC: "free space, for example by `ddpm clean`",
         errno.EDQUOT: "free space or have the quota raised (`quota -s` shows it)",
         errno.EFBIG: "raise the limit, or use another file system",
         errno.EROFS: "make it writable (`mount` shows why it is not), or use another folder",

@@ -41,6 +41,7 @@ _LOG_INTERVAL = 30.0  # seconds between two later lines
 _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
 _noted: dict[str, Any] = {}
 _dog = watchdog.Watchdog()
+tqdm.monitor_interval = 0  # no thread of tqdm: Python waits for ever for a thread for which there is no memory
 _start = time.monotonic()
 
 
@@ -260,6 +261,7 @@ def bar(description: str, total: int, unit: str, done: int = 0) -> "tqdm[Any]":
         desc=description,
         unit=f" {unit}",
         mininterval=1,
+        miniters=1,
         file=None if terminal else _Log(),
         disable=_OTHER or 0 < total == done,
         bar_format=None if terminal else _LOG_FORMAT,

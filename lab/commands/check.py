@@ -79,7 +79,7 @@ def _unknown(change: str) -> str | None:
 
 def _differences(values: Mapping[str, Any], defaults: Path) -> Iterator[str]:
     """Lines for the settings that differ from the default recipe."""
-    here, there, used = map(dvcfile.flatten, (values, load_yaml(defaults), in_use(values)))
+    here, there, used = map(dvcfile.flatten, (values, _read(defaults), in_use(values)))
     changed = [key for key in here if here[key] != there.get(key)]
     yield f"differs from {defaults.as_posix()} in:" if changed else f"all settings are those of {defaults.as_posix()}"
     for key in changed:
@@ -114,6 +114,14 @@ def _needs(chosen: params.Params) -> Iterator[str]:
         left = timedelta(seconds=round(last.seconds * (steps - last.done)))
         done = f", {last.done:,} of them done" if last.done else ""
         yield f"time of train: {left} for {steps:,} steps{done}; a step took {last.seconds:.3g} s when last measured"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a YAML file as DVC does. Raises `UsageError` if it is not valid."""
+    try:
+        return dict(load_yaml(path))
+    except (DvcException, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not valid YAML: `git restore {path}`") from error
 
 
 def _stages(values: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from ddpm import params
 from ddpm.alternatives import MISSING
-from ddpm.errors import UsageError
+from ddpm.errors import UsageError, one_line
 from lab.experiment import dvcfile, identity
 
 
@@ -47,7 +47,7 @@ def edited(text: str, changes: Mapping[str, Any], name: str) -> str:
     try:
         whole = _round_trip().load(text)
     except YAMLError as error:
-        raise UsageError(f"{name} is not valid YAML: {error}") from error
+        raise UsageError(f"{name} is not valid YAML: {one_line(error)}") from error
     if isinstance(whole, CommentedMap):
         _merge(whole, changes)
     written = StringIO()
@@ -85,7 +85,7 @@ def _changes_of(path: Path, kept: Mapping[str, str]) -> str:
     try:
         here = dvcfile.flatten(yaml.safe_load(path.read_bytes()))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        return f"\n  they cannot be listed, because it is not a valid params.yaml: {error}"
+        return f"\n  they cannot be listed, because it is not a valid params.yaml: {one_line(error)}"
     found: list[list[str]] = []
     for name, text in kept.items():
         there = dvcfile.flatten(yaml.safe_load(text))
@@ -109,7 +109,7 @@ def _changes(path: Path) -> Mapping[str, Any]:
     try:
         changes = _round_trip().load(text) or {}
     except YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {error}") from error
+        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(changes, Mapping):
         raise UsageError(f"{path}: must be a mapping of sections, like params.yaml")
     return changes

@@ -26,13 +26,23 @@ def parsed_text(text: str) -> Any:
 
 def stages(folder: Path = Path()) -> dict[str, Any]:
     """The stages in dvc.yaml. Raises `UsageError` if it has none, or is not valid YAML."""
-    from ddpm.errors import UsageError  # here, because a stage records its inputs before it imports any code
+    from ddpm.errors import UsageError, one_line  # here, because a stage records its inputs before it imports any code
 
     path = folder / "dvc.yaml"
     try:
         return dict(parsed(path)["stages"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} has no stages, or is not valid YAML ({error}): `git restore {path}`") from error
+        raise UsageError(
+            f"{path} has no stages, or is not valid YAML ({one_line(error)}): `git restore {path}`"
+        ) from error
+
+
+def _stage(name: str, folder: Path) -> Mapping[str, Any]:
+    from ddpm.errors import UsageError
+
+    if not isinstance(found := stages(folder).get(name), Mapping):
+        raise UsageError(f"{folder / 'dvc.yaml'} has no stage {name}: `git restore {folder / 'dvc.yaml'}`")
+    return found
 
 
 def declared_params(
@@ -44,7 +54,7 @@ def declared_params(
     """
     values = view(parsed(folder / PARAMS))
     declared = {}
-    for key in stages(folder)[name].get("params", []):
+    for key in _stage(name, folder).get("params", []):
         value: Any = values
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -55,7 +65,7 @@ def declared_params(
 def dependencies(name: str, folder: Path = Path()) -> dict[str, str]:
     """The sha256 of each file that a stage depends on, by path; in folders, of code and tensors."""
     digests = {}
-    for dependency in stages(folder)[name].get("deps", []):
+    for dependency in _stage(name, folder).get("deps", []):
         path = folder / dependency
         inside = (file for file in path.rglob("*") if file.suffix in (*CODE, ".safetensors"))
         for file in sorted(inside) if path.is_dir() else [path]:

@@ -80,7 +80,8 @@ class Rows:
         for name, part in batch.items():
             rows = part.contiguous().numpy().data
             crc[name] = zlib.crc32(rows, self._count.crc.get(name, 0))
-            with self._file(name).open("r+b" if self._file(name).exists() else "wb") as file:
+            path = self._file(name)
+            with files.naming(path), path.open("r+b" if path.exists() else "wb") as file:
                 file.truncate(self.done * _row_bytes(*tensors[name]))
                 file.seek(0, os.SEEK_END)
                 file.write(rows)

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from ddpm.errors import UsageError
 from ddpm.params import Tracking
+from lab import failures
 from lab.experiment import dvcfile
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def connect(settings: Tracking) -> "MlflowClient":
     for name in ("mlflow", "alembic"):  # after the import, which sets levels
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # else it warns of the GPU every few seconds
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else a traceback for each error it raises
     address = uri(settings)
     path = Path(address.removeprefix("sqlite:///"))
     with lock():
@@ -124,8 +126,10 @@ def warn(error: Exception) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error, without passwords: MLflow's errors have many lines."""
-    return masked(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    """The cause of a failure of the machine, else the first line of an error, without passwords."""
+    if known := failures.line(error):
+        return known.partition(";")[0]
+    return masked(str(error).splitlines()[0] if str(error) else type(error).__name__)  # MLflow's have many lines
 
 
 def masked(text: str) -> str:
