@@ -75,8 +75,8 @@ def test_the_workflow_runs_the_oldest_python_and_keeps_the_report_that_ci_leaves
     assert len(versions) == 2
     assert f">={versions[0]}" == project["requires-python"]
     commands = [step["run"] for step in job["steps"] if "run" in step]
-    scripts = [path for command in commands for path in re.findall(r"\.ci/\w+", command)]
-    assert scripts == [".ci/run", ".ci/summary"]
+    scripts = [path for command in commands for path in re.findall(r"\.ci/[\w.]+", command)]
+    assert scripts == [".ci/run", ".ci/audit.py", ".ci/summary"]
     assert all((ROOT / script).is_file() for script in scripts)
     uploaded = job["steps"][-1]["with"]["path"]
     assert f'"$repository/{uploaded}"' in (ROOT / ".ci/reproduce").read_text(encoding="utf-8")
