@@ -56,6 +56,12 @@ class Folder:
     def remove(self, name: str) -> None:
         (self.path / name).unlink()
 
+    def damage(self, name: str) -> None:
+        path = self.path / name
+        content = damaged(path.read_bytes())
+        path.unlink()  # it is read-only
+        path.write_bytes(content)
+
 
 class Bucket:
     """A remote in a bucket of a server."""
@@ -71,16 +77,25 @@ class Bucket:
         project.run("dvc", "remote", "modify", "--local", "storage", "endpointurl", self.server)
 
     def objects(self) -> set[str]:
-        return set(re.findall("<Key>(.*?)</Key>", self._request("GET", "")))
+        return set(re.findall("<Key>(.*?)</Key>", self._request("GET", "").decode()))
 
     def remove(self, name: str) -> None:
         self._request("DELETE", name)
 
-    def _request(self, method: str, path: str) -> str:
+    def damage(self, name: str) -> None:
+        self._request("PUT", name, damaged(self._request("GET", name)))
+
+    def _request(self, method: str, path: str, content: bytes | None = None) -> bytes:
         signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request"}  # not verified
-        request = urllib.request.Request(f"{self.server}/{self.name}/{path}", headers=signed, method=method)
+        request = urllib.request.Request(f"{self.server}/{self.name}/{path}", content, signed, method=method)
         with closing(urllib.request.urlopen(request, timeout=60)) as response:
-            return str(response.read().decode())
+            return bytes(response.read())
+
+
+def damaged(content: bytes) -> bytes:
+    """The content with another byte in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 @pytest.fixture(scope="module")
@@ -162,22 +177,36 @@ def test_a_second_push_completes_one_that_was_killed(project: Project, remote: R
     assert "Running stage" not in clone.run("dvc", "repro").stdout
 
 
-def test_a_file_that_the_remote_has_lost_is_named_and_pushed_again(
-    project: Project, remote: Remote, tmp_path: Path
+def stored(project: Project, name: str) -> str:
+    """The name of the object in a remote that holds an output."""
+    lock = (project.path / "dvc.lock").read_text()
+    recorded = re.search(rf"path: {name}\n +hash: md5\n +md5: (..)(\w+)", lock)
+    assert recorded
+    return f"files/md5/{recorded[1]}/{recorded[2]}"
+
+
+@pytest.mark.parametrize("harm", ["remove", "damage"])
+def test_a_file_that_the_remote_has_lost_or_changed_is_named(
+    harm: str, project: Project, remote: Remote, tmp_path: Path
 ) -> None:
     project.run("dvc", "push", **remote.variables)
-    whole = remote.objects()
-    lock = (project.path / "dvc.lock").read_text()
-    recorded = re.search(r"path: models/model.safetensors\n +hash: md5\n +md5: (..)(\w+)", lock)
-    assert recorded
-    remote.remove(f"files/md5/{recorded[1]}/{recorded[2]}")
-    assert len(remote.objects()) == len(whole) - 1
+    getattr(remote, harm)(stored(project, "models/model.safetensors"))
     clone = cloned(project, remote, tmp_path / "a clone")
+    clone.run("dvc", "remote", "modify", "--local", "storage", "verify", "true")
     pulled = clone.run("dvc", "pull", check=False, **remote.variables)
     assert pulled.returncode != 0
     assert "models/model.safetensors" in pulled.stderr
     assert "Traceback" not in pulled.stderr
+    assert not (clone.path / "models/model.safetensors").exists()
+
+
+def test_a_file_that_the_remote_has_lost_is_pushed_again(project: Project, remote: Remote, tmp_path: Path) -> None:
+    project.run("dvc", "push", **remote.variables)
+    whole = remote.objects()
+    remote.remove(stored(project, "models/model.safetensors"))
+    assert len(remote.objects()) == len(whole) - 1
     project.run("dvc", "push", **remote.variables)
     assert remote.objects() == whole
+    clone = cloned(project, remote, tmp_path / "a clone")
     clone.run("dvc", "pull", **remote.variables)
     assert "Running stage" not in clone.run("dvc", "repro").stdout
