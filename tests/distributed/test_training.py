@@ -100,14 +100,17 @@ def test_a_killed_worker_is_named_and_ends_all(anew: Anew) -> None:
     assert "Traceback" not in said
 
 
-def test_sigterm_writes_a_checkpoint_at_the_next_step(anew: Anew, expected: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_a_signal_writes_a_checkpoint_at_the_next_step(
+    number: signal.Signals, anew: Anew, expected: dict[str, str]
+) -> None:
     project = anew()
     with running(project, 2) as training:
         for process in (training.pid, *workers(training.pid)):  # as Slurm does
-            os.kill(process, signal.SIGTERM)
+            os.kill(process, number)
         _, said = training.communicate(timeout=100)
-    assert training.returncode == 128 + signal.SIGTERM
-    message = re.search(r"\ntrain: ended by SIGTERM; the same command continues from step (\d+)\n$", said)
+    assert training.returncode == 128 + number
+    message = re.search(rf"\ntrain: ended by {number.name}; the same command continues from step (\d+)\n$", said)
     assert message
     assert "Traceback" not in said
     done = project.run("python", *TRAIN)

@@ -1,9 +1,12 @@
 """The command line that starts a stage again under a launcher."""
 
+import logging
 import os
+import signal
 import sys
 
 import pytest
+from torch.distributed import run
 
 from ddpm.errors import UsageError
 from lab import launch
@@ -39,3 +42,21 @@ def test_a_program_that_does_not_exist_is_named(executed: list[list[str]]) -> No
     with pytest.raises(UsageError, match=r"runtime.launcher = 'no-such -n 2': there is no program 'no-such'"):
         launch.start_again("no-such -n 2", "stages.train", threads=1)
     assert executed == []
+
+
+@pytest.mark.parametrize(("handling", "handled"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_torchrun_does_not_handle_a_signal_that_nohup_ignores(
+    handling: signal.Handlers, handled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists: list[list[str]] = []
+    monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", "restored at the end")
+    monkeypatch.delenv("PET_SIGNALS_TO_HANDLE")
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    monkeypatch.setattr(run, "main", lambda: lists.append(os.environ["PET_SIGNALS_TO_HANDLE"].split(",")))
+    monkeypatch.setattr(logging, "disable", lambda _: None)
+    before = signal.signal(signal.SIGHUP, handling)
+    try:
+        assert launch._torchrun() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [("SIGHUP" in one, "SIGTERM" in one) for one in lists] == [(handled, True)]
