@@ -24,6 +24,7 @@ def report(params: Params, protocol: Path, reports: Path, defaults: Path) -> Non
 
     `reports` is the folder of the results and of the pages.
     """
+    load(defaults)  # raises an error that names what is wrong with the recipe
     default_values = dvcfile.parsed(defaults)
     metrics = results.metrics(reports / "metrics.json")
     measured = results.read(protocol, contents.needed(metrics))

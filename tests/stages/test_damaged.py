@@ -10,7 +10,7 @@ import torch
 
 from ddpm import files, tables
 from ddpm.data import dataset
-from ddpm.errors import FileError
+from ddpm.errors import FileError, UsageError
 from ddpm.sampling import samples as sample_files
 from stages.report import report
 from tests.imports import ROOT
@@ -50,6 +50,14 @@ DAMAGED = {
     "classes.csv": (b"", b"class,data\nrows,0.5\n", b"class,data,samples\nrows,half,0.5\n"),
     "samples.png": (b"some text",),
 }
+
+
+def test_the_report_refuses_a_damaged_default_recipe(tmp_path: Path) -> None:
+    defaults = tmp_path / "default.yaml"
+    for content in ("[", "data: {}\n"):
+        defaults.write_text(content)
+        with pytest.raises(UsageError, match=f"^{defaults} is not (valid YAML|usable):"):
+            report(changed(), protocol=tmp_path / "measured.json", reports=tmp_path, defaults=defaults)
 
 
 def test_the_report_refuses_damaged_results_by_one_line_that_names_the_file(
