@@ -81,7 +81,7 @@ Width = Annotated[int, Field(ge=1, le=16_384)]  # channels
 Multiplier = Annotated[int, Field(ge=1, le=4096)]
 Multipliers = Annotated[list[Multiplier], Field(min_length=1, max_length=13)]  # 4096 pixels halved 12 times are one
 Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]  # optimizer steps
-StepsOrNone = Annotated[int, Field(ge=0, le=1_000_000_000)]
+StepsOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]  # images
 ValueRange = Annotated[list[Annotated[Number, Field(ge=-10_000, le=10_000)]], Field(min_length=2, max_length=2)]
 Metric = Annotated[Number, Field(ge=-1e15, le=1e15)]
@@ -172,12 +172,12 @@ class Train(Section):
     """The optimisation, Algorithm 1 of the paper."""
 
     seed: Seed
-    steps: StepsOrNone
+    steps: StepsOrZero
     batch_size: BatchSize
     accumulate: BatchSize
     learning_rate: Rate
     learning_rate_decay: Literal["constant", "linear", "cosine"]
-    warmup: StepsOrNone
+    warmup: StepsOrZero
     betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     grad_clip: Annotated[Number, Field(ge=1e-9, le=1e9)] | None
     ema_decay: Annotated[Number, Field(ge=0, lt=1)]
