@@ -1,5 +1,6 @@
 """Stage train: losses that are not finite, after which it ends or goes back; the time of a step."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,15 +37,17 @@ def settings(**runtime: Any) -> Params:
 
 
 class Faults:
-    """A loss that is not finite for some draws of noise; it ends the process at a given call."""
+    """A loss that is not finite for some draws of noise. At a given call the process is killed, or gets SIGTERM."""
 
-    def __init__(self, rare: float = 1.2, killed: int = 0) -> None:
-        self.rare, self.killed, self.calls = rare, killed, 0
+    def __init__(self, rare: float = 1.2, killed: int = 0, ended: int = 0) -> None:
+        self.rare, self.killed, self.ended, self.calls = rare, killed, ended, 0
 
     def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, eps: Tensor, train: Any) -> Tensor:
         self.calls += 1
         if self.calls == self.killed:
             raise KeyboardInterrupt
+        if self.calls == self.ended:
+            signal.raise_signal(signal.SIGTERM)
         loss = LOSS(denoiser, x_0, t, eps, train)
         return loss * torch.nan if eps[0, 0, 0, 0] > self.rare else loss
 
@@ -61,7 +64,7 @@ def trained(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
         try:
             stage_train.train(params, folder / "train.safetensors", curve=out / "train.csv", **paths)
         except KeyboardInterrupt:
-            assert fault.calls == fault.killed
+            assert fault.calls in (fault.killed, fault.ended)
         return {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
 
     return run
@@ -96,6 +99,28 @@ def test_the_result_depends_neither_on_checkpoints_nor_on_interruptions(trained:
         for params, fault in zip((begun[0], *[begun[1]] * 4), [*kills, Faults()], strict=True):
             found = trained(params, fault)
         assert found == expected
+
+
+def test_an_interruption_after_training_went_back_does_not_repeat_the_steps_before(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(settings(resume=False), Faults())
+    first, _ = rewinds(tmp_path)[0]
+    found_at = next(step for step in range(first, 21) if step % 4 == 0 or step % 5 == 0)  # where losses are looked up
+    trained(settings(resume=False), Faults(killed=found_at + 2))
+    assert f"not finite at step {first}: goes back" in capsys.readouterr().err
+    trained(settings(), Faults())
+    assert "(rewind 1 of" not in capsys.readouterr().err
+    assert rewinds(tmp_path)[0][0] == first
+
+
+def test_a_signal_at_a_loss_that_is_not_finite_saves_no_such_state(trained: Trained, tmp_path: Path) -> None:
+    expected = trained(settings(resume=False), Faults())
+    first, _ = rewinds(tmp_path)[0]
+    assert first % 4, "found at once"
+    assert first % 5, "found at once"
+    trained(settings(resume=False), Faults(ended=first))
+    assert trained(settings(), Faults()) == expected
 
 
 def test_training_stops_at_such_a_loss_by_default(trained: Trained, tmp_path: Path) -> None:
