@@ -70,9 +70,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an `OSError` of writing to an open file, which has no name of a file, the name `path`."""
+    """Give an error of writing to an open file, which has no name of a file, the name `path`, as an `OSError`."""
     try:
         yield
+    except safetensors.SafetensorError as error:  # for example: I/O error: No space left on device (os error 28)
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             error.filename = str(path)
@@ -120,13 +124,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     """
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     description = _encode(metadata, _digest(on_host))
-    with replacing(path) as temporary, _sized(sum(tensor.nbytes for tensor in on_host.values())):
-        try:
-            save_file(on_host, temporary, description)
-        except safetensors.SafetensorError as error:  # for example: I/O error: No space left on device (os error 28)
-            if found := re.search(r"\(os error (\d+)\)", str(error)):
-                raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
-            raise
+    with _sized(sum(tensor.nbytes for tensor in on_host.values())), replacing(path) as temporary:
+        save_file(on_host, temporary, description)
 
 
 def read_tensors(path: Path, format: str | None = None) -> TensorFile:

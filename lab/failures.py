@@ -126,7 +126,7 @@ def _lower(stage: str, values: Mapping[str, Any]) -> str:
     higher = shown(_RAISED.get(stage, ""))
     advice = [*([f"lower {lower}"] * bool(lower)), *([f"raise {higher}"] * bool(higher))]
     if not stage:
-        return "lower --batch-size or --count where the command has them, or end other programs"
+        return "lower --count where the command has it, or end other programs"
     return ", or ".join(advice) or "end other programs, or use a machine with more"
 
 

@@ -1,5 +1,6 @@
 """Commands without a repository, git, a commit or a readable file: one line each."""
 
+import resource
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_a_file_that_is_not_valid_yaml(name: str, content: str, message: str, re
     found = fails("check")
     assert found.startswith(f"ddpm: {message}")
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(("command", "out"), [("generate", "a.png"), ("generate", "b.safetensors"), ("export", "c")])
+def test_an_output_that_is_larger_than_a_file_may_be(command: str, out: str, model_file: Path, empty: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        found = fails(command, "--model", model_file, "--out", empty / out).splitlines()[-1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found.startswith(f"ddpm: {empty / out}")
+    assert " cannot be written: it has more bytes than a file may have (the limit is 100, ulimit -f)" in found
+    assert not [path for path in empty.rglob("*") if path.is_file() and path != model_file]
 
 
 def test_an_output_that_is_a_folder_or_has_too_long_a_name(model_file: Path, empty: Path) -> None:
