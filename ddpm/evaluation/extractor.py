@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +206,10 @@ def _inception(state: dict[str, Any]) -> nn.Module:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pth"
-        torch.save(state, path)
+        packed = BytesIO()
+        torch.save(state, packed)
+        with files.naming(path):  # on a full disk torch itself raises an error without the reason
+            path.write_bytes(packed.getbuffer())
         network: nn.Module = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"], str(path))
         return network
 

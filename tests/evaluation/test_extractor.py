@@ -1,5 +1,6 @@
 """The classifier and Inception as extractors."""
 
+import resource
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -199,6 +200,18 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     files.write_tensors(path, {"w": torch.zeros(2)}, {"format": "ddpm-model-1"})
     with pytest.raises(files.TensorFileError, match=r"format ddpm-model-1 \(a model\): expected ddpm-extractor-1"):
         extractor.load(path, CPU)
+
+
+def test_inception_without_space_for_its_temporary_file_names_it(inception_pth: Path, tmp_path: Path) -> None:
+    extractor.fetch_inception(inception_pth, tmp_path / "e.safetensors")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            extractor.load(tmp_path / "e.safetensors", torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename.endswith("weights.pth")
 
 
 def test_inception_gives_the_features_of_torch_fidelity_for_grey_and_rgb(inception_pth: Path, tmp_path: Path) -> None:
