@@ -86,10 +86,15 @@ class _Log(io.TextIOBase):
 
 
 def note_inputs() -> None:
-    """Record the parameters of the running stage and the digests of its dependencies."""
+    """Record the parameters of the running stage and the digests of its dependencies.
+
+    From here to `run`, Ctrl-C ends the process at once: it would end in a traceback of the imports.
+    """
     if sys.argv[0] == "-m":  # of `python -m stages.NAME`, while Python imports this package for it
         sys.excepthook = _explain
     if _STAGE:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         _noted.update(dvcfile.observed(_STAGE))
 
 
@@ -132,6 +137,8 @@ def run(stage: Callable[..., None]) -> None:
     terminal.outlive()
     for ending in terminal.ending_signals():
         signal.signal(ending, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if processes.launched():
         launch.end_with_launcher()
     state.remember_verified(dvcfile.ROOT)
@@ -152,14 +159,19 @@ def run(stage: Callable[..., None]) -> None:
         message = f"{_who(name)}: {error}{remedy.of(error)}{way_back}"
         _fail(message if processes.first_to_fail(error) else "")
     except KeyboardInterrupt as interrupt:
-        number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
-        how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        message = "; ".join([f"{name}: {how}", *map(str, interrupt.args)])
-        _fail("" if processes.rank() else message, 128 + number)  # the exit status after a signal
+        end_interrupted(name, interrupt)
     except Exception as error:
         known = failures.line(error, name, params.model_dump() if params else None) or traceback.format_exc()
         _fail(f"{_who(name)}: {known}" if processes.first_to_fail(error) else "")
     _end(name)
+
+
+def end_interrupted(name: str, interrupt: KeyboardInterrupt) -> NoReturn:
+    """End the process with one line, and with the exit status of the signal."""
+    number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+    how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    message = "; ".join([f"{name}: {how}", *map(str, interrupt.args)])
+    _fail("" if _OTHER else message, 128 + number)
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:

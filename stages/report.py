@@ -59,7 +59,10 @@ def whole(params: Params, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     stage.run(report)
-    settings = load(dvcfile.PARAMS)
-    published = publish(settings)
-    if os.environ.get("DDPM_SUMMARY") != "later":  # `make repro` prints it at its end
-        conclude(settings, published)
+    try:
+        settings = load(dvcfile.PARAMS)
+        published = publish(settings)
+        if os.environ.get("DDPM_SUMMARY") != "later":  # `make repro` prints it at its end
+            conclude(settings, published)
+    except KeyboardInterrupt as interrupt:
+        stage.end_interrupted("report", interrupt)

@@ -51,9 +51,13 @@ class Run:
             group = store.experiment_id(client, settings.experiment)
             found = client.search_runs([group], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
             start = int(1000 * (time.time() - age))
-            run = found[0] if found else client.create_run(group, start, tags={FINGERPRINT: fingerprint})
-        name = name or os.environ.get("DVC_EXP_NAME")
-        name = name or (run.info.run_name if found else identity.title(fingerprint, folder))
+            name = name or os.environ.get("DVC_EXP_NAME")
+            if found:
+                run = found[0]
+            else:  # with its name at once: a process that is killed here must not leave a name that MLflow made up
+                first_name = name or identity.title(fingerprint, folder)
+                run = client.create_run(group, start, tags={FINGERPRINT: fingerprint}, run_name=first_name)
+        name = name or run.info.run_name
         client.update_run(run.info.run_id, name=name)
         return cls(client, run, name)
 

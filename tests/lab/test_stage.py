@@ -50,6 +50,21 @@ if __name__ == "__main__":
 """
 
 
+LATE = """
+import os, signal
+from lab import stage
+
+def late(params):
+    pass
+
+stage.run(late)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt as interrupt:
+    stage.end_interrupted("late", interrupt)
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     for folder in ("code", "data", "snapshots", "stages"):
@@ -165,6 +180,23 @@ def test_a_signal_ends_a_stage_with_one_line_and_its_own_exit_status(name: str, 
     default = f"import os, signal, time; signal.signal(signal.{name}, signal.SIG_DFL)"
     done = run(project, f"os.kill(os.getpid(), signal.{name}); time.sleep(60)", imported=default)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", f"tiny: ended by {name}\n")
+
+
+def test_ctrl_c_while_a_stage_is_imported_has_no_traceback(project: Path) -> None:
+    default = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); stage.note_inputs()"
+    done = run(project, "pass", imported=f"{default}; os.kill(os.getpid(), signal.SIGINT)")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    done = run(project, "os.kill(os.getpid(), signal.SIGINT)", imported=default)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tiny: interrupted\n")
+
+
+def test_a_signal_after_the_outputs_are_written_is_one_line(project: Path) -> None:
+    (project / "stages/late.py").write_text(LATE)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    command = [sys.executable, "-m", "stages.late"]
+    variables = environment | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "late: ended by SIGTERM\n")
 
 
 def test_a_stage_under_nohup_outlives_its_terminal(project: Path) -> None:

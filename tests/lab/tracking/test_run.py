@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -73,6 +74,17 @@ def test_a_deleted_run_is_recreated_with_its_full_curve(root: Path) -> None:
     assert publish.publish(params())
     assert runs(root)[0].info.run_id != deleted
     assert len(history(root, "train/loss")) == len(POINTS)
+
+
+def test_a_run_whose_writer_was_killed_after_creating_it_has_its_own_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("mlflow.tracking.MlflowClient.update_run", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish.publish(params())
+    assert publish.publish(params())
+    assert [run.info.run_name for run in runs(root)] == [identity.title(identity.fingerprint(DIGEST))]
 
 
 def test_a_run_keeps_the_name_of_its_dvc_experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
