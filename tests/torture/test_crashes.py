@@ -67,7 +67,7 @@ def watched(folder: Path, last: int = sys.maxsize) -> Iterator[Disk]:
             DISK.folder = ""
 
 
-@pytest.mark.parametrize("stride", [20, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [30, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_training_that_crashes_before_any_file_operation_continues_to_the_same_bytes(
     stride: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
