@@ -72,8 +72,10 @@ def limit(kind: str, name: str, folder: Path) -> Iterator[Limits]:
     elif kind == "read-only folder":
         mount("--bind", folder, folder)
         mount("-o", "remount,bind,ro", folder)
-        yield Limits()
-        subprocess.run(["umount", folder], check=True)
+        try:
+            yield Limits()
+        finally:
+            subprocess.run(["umount", folder], check=True)
     else:
         filler = folder / "filler"
         with filler.open("wb") as file:
