@@ -120,6 +120,7 @@ def test_a_signal_at_a_loss_that_is_not_finite_saves_no_such_state(trained: Trai
     assert first % 4, "found at once"
     assert first % 5, "found at once"
     trained(settings(resume=False), Faults(ended=first))
+    assert not list(tmp_path.glob(f".ckpt/*/step-{first:08d}.safetensors"))
     assert trained(settings(), Faults()) == expected
 
 
