@@ -52,7 +52,7 @@ def measured(values: Values) -> dict[str, float]:
         return flatten(json.loads((folder / "reports/metrics.json").read_text()))
 
 
-@settings(common, max_examples=5)
+@settings(common, max_examples=4)
 @given(experiments())
 def test_accepted_experiments_end_with_metrics(values: Values) -> None:
     found = measured(values)
