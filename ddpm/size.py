@@ -128,7 +128,7 @@ def _attention(size: NetworkSize, channels: int, side: int, settings: UNetNetwor
 
 
 def _basic(settings: BasicNetwork, image_channels: int, image_size: int) -> NetworkSize:
-    """Follow `ddpm.network.basic.BasicUNet` layer by layer."""
+    """Follow `ddpm.network.basic.BasicUNet` layer by layer, with SiLU after the last convolution."""
     size = NetworkSize()
     widths = [settings.channels * multiplier for multiplier in settings.multipliers]
     down, up = [image_channels, *widths], [*reversed(widths), image_channels]

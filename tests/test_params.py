@@ -408,9 +408,9 @@ def test_the_smaller_variants_of_sections_have_fixed_settings() -> None:
         ({"train.label_dropout": 1.5}, "train.label_dropout = 1.5: must be less than 1"),
         ({**INTERPOLATION, "diffusion.stepz": 3}, "diffusion.stepz = 3: there is no such key"),
         ({**BASIC, "network.colour": 3}, "network.colour = 3: there is no such key"),
-        ({**BASIC, "network.heads": 0}, "network.heads = 0: must be greater than or equal to 1"),
+        ({**BASIC, "network.heads": 0}, "network.heads = 0: must be at least 1"),
         ({**BASIC, "network.time": "never"}, "network.time = 'never': must be a valid boolean"),
-        ({**BASIC, "network.attention": [0]}, "network.attention.0 = 0: must be greater than or equal to 1"),
+        ({**BASIC, "network.attention": [0]}, "network.attention.0 = 0: must be at least 1"),
         ({**INTERPOLATION, "diffusion.beta_end": 2.0}, "diffusion.beta_end = 2.0: must be less than 1"),
         (
             {**INTERPOLATION, "diffusion.variance": "free"},

@@ -79,7 +79,7 @@ def test_the_size_of_a_unet_is_that_of_its_module(
 )
 def test_the_size_of_the_basic_network_is_that_of_its_module(multipliers: list[int], channels: int, side: int) -> None:
     settings = BasicNetwork(kind="basic", channels=16, multipliers=multipliers, time=False, conditional=False)
-    network, size = BasicUNet(settings, channels), network_size(settings, channels, side, False, 0)
+    network, size = BasicUNet(settings, channels, signed=False), network_size(settings, channels, side, False, 0)
     assert size.parameters == parameters(network)
     assert size.saved_for(2) == saved(network, torch.randn(2, channels, side, side), torch.zeros(2, dtype=torch.int64))
 

@@ -152,6 +152,6 @@ def test_arrays_of_a_file_for_which_there_is_no_space_are_an_error_and_not_a_sig
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert raised.value.filename == str(path)
-    assert raised.value.__notes__ == ["it needs 20,184 bytes"]
+    assert raised.value.__notes__ == ["it needs 20,280 bytes"]
     assert [one.name for one in tmp_path.iterdir()] == ["data.safetensors"]
     assert path.read_bytes() == b"previous"

@@ -69,7 +69,7 @@ def test_params_yaml_that_is_missing_or_a_folder(command: str, repository: Path)
     [
         ("dvc.yaml", "stages: [", "dvc.yaml has no stages, or is not valid YAML (while parsing a flow node did not "),
         ("dvc.yaml", "a: 1", "dvc.yaml has no stages, or is not valid YAML ('stages'): `git restore dvc.yaml`"),
-        ("dvc.lock", "a: [", "dvc.lock is not valid YAML: `git restore dvc.lock`"),
+        ("dvc.lock", "a: [", "dvc.lock is damaged: `git restore dvc.lock` restores it"),
         ("recipes/default.yaml", "a: [", "recipes/default.yaml is not valid YAML: `git restore recipes/default.yaml`"),
         ("params.yaml", "a: [", "params.yaml is not valid YAML: while parsing a flow node "),
     ],
