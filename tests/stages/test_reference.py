@@ -38,9 +38,9 @@ def test_a_single_class_is_refused_before_a_progress_bar_starts(
 
 
 def test_a_classifier_that_diverges_is_an_error_that_names_its_learning_rate(folder: Path, tmp_path: Path) -> None:
-    classifier = {"channels": 4, "steps": 40, "batch_size": 32, "learning_rate": 1e5}
+    classifier = {"channels": 4, "steps": 40, "batch_size": 32, "learning_rate": 1e3}
     data, out = (folder / "train.safetensors", folder / "test.safetensors"), tmp_path / "extractor.safetensors"
-    with pytest.raises(UsageError, match=r"evaluate\.classifier\.learning_rate = 100000\.0: the classifier diverged"):
+    with pytest.raises(UsageError, match=r"evaluate\.classifier\.learning_rate = 1000\.0: the classifier diverged"):
         reference(changed(evaluate={"classifier": classifier}), *data, out, tmp_path / "features")
     assert not out.exists()
 
