@@ -109,14 +109,17 @@ def _train(params: Params, size: NetworkSize) -> Need:
     while micros % 2 == 0 and micros > 2:  # ddpm/training/gradients.py: each level of the tree holds a sum
         micros, gradients = micros // 2, gradients + 1
     saved = size.saved_for(micro)
-    exact = train.precision == "fp32" and runtime.compile is False
+    # On CUDA the mask of dropout has one byte for a value, not four.
+    exact = train.precision == "fp32" and runtime.compile is False and not getattr(params.network, "dropout", 0)
+    activations = int(saved * (1 if exact else _CERTAIN))
     learner = 4 * own  # weights, their average, and Adam's moments
     return Need(
         learner + gradients * own,
         saved,
         micro,
-        # Of several processes each has only a part of the tree.
-        learner + own + int(saved * (1 if exact else _CERTAIN)),
+        # Of several processes each has only a part of the tree. With one micro-batch the backward pass releases
+        # activations while it makes gradients.
+        learner + (max(own, activations) if train.accumulate == 1 else own + activations),
         learner + own + snapshots,  # the state and the model
         2 * learner + snapshots,  # while a state is written, the one before is there
         keys,

@@ -185,6 +185,8 @@ def create_tensors(
                 writable.popitem()[1].flush()  # and unmap: Windows cannot rename or remove a mapped file
         with temporary.open("r+b") as file:
             file.write(_header(specification, _encode(metadata, digest)))
+    if path.stat().st_size >= mapped.LARGE:
+        _verified.add(_version(path, digest))
 
 
 def _preallocate(path: Path, size: int) -> None:
@@ -261,16 +263,21 @@ _verified = _Verified()
 
 def _verify(path: Path, file: TensorFile) -> None:
     """Raise `TensorFileError` if the tensors do not match their digest."""
-    status, digest = path.stat(), file.metadata.get("digest")
-    line = json.dumps([str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, digest])
-    if line in _verified:
+    digest = str(file.metadata.get("digest"))
+    version = _version(path, digest)
+    if version in _verified:
         return
     computed = _digest(file.tensors)
     mapped.release_all(file.tensors.values())  # data that is only described, such as the test images, needs no memory
     if computed != digest:
         raise _damaged(path)
-    if status.st_size >= mapped.LARGE:
-        _verified.add(line)
+    if path.stat().st_size >= mapped.LARGE:
+        _verified.add(version)
+
+
+def _version(path: Path, digest: str) -> str:
+    status = path.stat()
+    return json.dumps([str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, digest])
 
 
 def _damaged(path: Path) -> TensorFileError:

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,11 +53,10 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(nearest).free
 
 
-def check(name: str, params: Params, device: "torch.device", processes: int, files: Iterable[Path]) -> None:
+def check(name: str, params: Params, device: "torch.device", processes: int) -> None:
     """Raise `UsageError` if stage `name` cannot run on this machine, even with nothing beside it.
 
-    `processes` of this machine share the work; on the CPU they share its memory. `files` are those of the stage: what
-    exists of them it replaces.
+    `processes` of this machine share the work; on the CPU they share its memory.
     """
     need = estimate.experiment(params).stages.get(name)
     if need is None:
@@ -71,17 +70,15 @@ def check(name: str, params: Params, device: "torch.device", processes: int, fil
         what, key = with_weights if shared * need.weights > available else with_batch
         needed = size(shared * need.certain)
         raise UsageError(f"{what} at least {needed} of memory, and {where} has {size(available)}: lower {key}")
-    check_disk(need.outputs, files, need.lower[2])
+    check_disk(need.outputs, need.lower[2])
 
 
-def check_disk(needed: int, files: Iterable[Path], key: str) -> None:
+def check_disk(needed: int, key: str) -> None:
     """Raise `UsageError` if `needed` bytes do not fit on the disk of the working directory; `key` is what to lower.
 
-    What exists of `files` does not count, because it is replaced.
+    Files that exist do not count as free: they are replaced when the new ones are complete.
     """
-    inside = (file for path in files for file in (path.rglob("*") if path.is_dir() else [path]))
-    replaced = sum(file.stat().st_size for file in inside if file.is_file()) if needed else 0
-    if needed - replaced > (free := free_disk(Path())):
+    if needed > (free := free_disk(Path())):
         raise UsageError(
             f"the files to write need {size(needed)} of disk, and {Path.cwd()} has {size(free)} free: lower {key}, "
             "or remove files (`ddpm clean`, `dvc gc`)"

@@ -200,7 +200,7 @@ def _existing(path: Path) -> Path:
 
 def _mount(path: Path) -> Path:
     """The folder at which the file system of an existing path is mounted."""
-    return next((one for one in (path, *path.parents) if one.is_mount()), path)
+    return next((one for one in (path, *path.parents) if os.path.ismount(one)), path)  # Path.is_mount fails on Windows
 
 
 def _reason_of_path(error: OSError, path: Path) -> str:

@@ -48,7 +48,9 @@ def _torchrun() -> int:
     # After a restart, processes could read addresses of the last attempt from a store that attempts share.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     # Without a list, torchrun also handles a SIGHUP that `nohup` lets it ignore.
-    ending = [*terminal.ending_signals(), signal.SIGINT, signal.SIGQUIT]
+    ending = [*terminal.ending_signals(), signal.SIGINT]
+    if sys.platform != "win32":
+        ending.append(signal.SIGQUIT)
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(number.name for number in ending))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -151,7 +151,7 @@ def run(stage: Callable[..., None]) -> None:
             minutes = None if _OTHER else params.runtime.stall_minutes  # only process 0 counts its progress
             hangs = _dog.guarding(name, minutes, watchdog.end)
             with hangs, _sharing_cores(name, params.runtime), _placed(name, params) as placed:
-                _check_capacity(name, placed, paths)
+                _check_capacity(name, placed)
                 stage(placed, **paths)
         processes.leave()
     except UsageError as error:
@@ -244,14 +244,14 @@ def _placed(name: str, params: "Params") -> Iterator["Params"]:
         yield params.model_copy(update={"runtime": params.runtime.model_copy(update={"device": device})})
 
 
-def _check_capacity(name: str, params: "Params", paths: Mapping[str, Path]) -> None:
+def _check_capacity(name: str, params: "Params") -> None:
     """Raise `UsageError` if memory or disk plainly cannot suffice for the stage."""
     from ddpm import device, processes
     from lab import capacity
 
     if processes.rank() == 0:
         local = processes.local_size()
-        capacity.check(name, params, device.resolve(params.runtime.device, 0, local), local, paths.values())
+        capacity.check(name, params, device.resolve(params.runtime.device, 0, local), local)
 
 
 def say(text: str) -> None:

@@ -25,6 +25,11 @@ class _Lasting(io.TextIOWrapper):
         except OSError as error:
             self._discard(error)
 
+    def close(self) -> None:
+        """Write what is buffered and close nothing: the file belongs to the stream that this one replaces."""
+        if not self.closed:
+            self.flush()
+
     def _discard(self, error: OSError) -> None:
         """Lead the file descriptor to nothing, because text that is still buffered is written at the end."""
         if error.errno not in _GONE:
@@ -49,5 +54,7 @@ def outlive() -> None:
     """
     for name in ("stdout", "stderr"):
         old = getattr(sys, name)
+        if old is None:  # the process was started without it
+            continue
         settings = {key: getattr(old, key) for key in ("encoding", "errors", "line_buffering", "write_through")}
         setattr(sys, name, _Lasting(old.buffer, **settings))

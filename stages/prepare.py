@@ -20,7 +20,7 @@ def prepare(params: Params, train: Path, test: Path) -> None:
     splits = sources.load(params.data, dvcfile.data_root(params.runtime.data_root))
     if params.data.source == "folder":  # the number of its images is known only now
         pixels = sum(map(len, splits)) * params.data.channels * params.data.image_size**2
-        capacity.check_disk(pixels, [train, test], "data.image_size")
+        capacity.check_disk(pixels, "data.image_size")
     try:
         for split, path in zip(splits, (train, test), strict=True):
             with stage.bar(f"prepare {path.stem}", len(split), "img") as bar:

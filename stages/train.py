@@ -104,7 +104,7 @@ class _Training:
         """Take the steps, and save, log and show what is due after each of them."""
         settings, runtime, losses = self._params.train, self._params.runtime, self._losses
         with stage.bar("train", settings.steps, "step", self._learner.step) as bar:
-            for record, ended in self._steps(saved).records():
+            for taken, (record, ended) in enumerate(self._steps(saved).records(), 1):
                 bar.update(record.step - bar.n)  # a rewind takes it back
                 if ended:
                     rate = settings.batch_size * (bar.format_dict["rate"] or 0)
@@ -117,7 +117,6 @@ class _Training:
                 due = record.step % runtime.checkpoint_every == 0 or record.step == settings.steps
                 if due or (stopping and not losses.first_bad()):
                     saved.save(record.step, self.save_state)
-                    taken = max(bar.n - bar.initial, 1)  # a rewind may take it back to the start
                     seconds = bar.format_dict["elapsed"] / taken
                     speed.record(saved.path, self._params, self._group.device.type, seconds)
                 if stopping:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -238,6 +239,19 @@ def test_a_large_file_is_verified_once_until_it_changes(
     for expected in (2, 3):  # a damaged file is not remembered
         assert refused(dataset.read, path) == "is damaged: its contents do not match its digest"
         assert len(digests) == expected
+
+
+def test_a_large_file_that_was_just_written_is_not_verified(
+    folder: Path, record: Path, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of several processes would compute its digest again."""
+    path = folder / "written.safetensors"
+    with files.create_tensors(path, {"images": (np.uint8, (5,))}, {}) as arrays:
+        arrays["images"][:] = 7
+    assert len(digests) == 1  # while it was written
+    another_process(monkeypatch, record)
+    assert files.read_tensors(path).tensors["images"].tolist() == [7] * 5
+    assert len(digests) == 1
 
 
 def test_a_small_file_is_verified_each_time(

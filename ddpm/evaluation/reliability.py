@@ -11,8 +11,9 @@ _BLOCK = 2**14  # images
 
 
 def least_accuracy(classes: int) -> float:
-    """The accuracy on test images that a classifier must have: midway between chance, 1 / classes, and 1."""
-    return (1 / classes + 1) / 2
+    """The accuracy on test images that a classifier must have: a quarter of the way from chance, 1 / classes, to 1."""
+    chance = 1 / classes
+    return chance + (1 - chance) / 4
 
 
 def inaccuracy(accuracy: float | None, classes: int) -> list[str]:
@@ -22,8 +23,8 @@ def inaccuracy(accuracy: float | None, classes: int) -> list[str]:
         return []
     return [
         "the extractor is useless, and so are its metrics: the classifier's accuracy on test images is "
-        f"{accuracy:.2f}, below {least:.2f}, midway between chance and 1. Change evaluate.classifier (learning_rate, "
-        "steps, channels), or use evaluate.extractor inception"
+        f"{accuracy:.2f}, below {least:.2f}, a quarter of the way from chance to 1. Change evaluate.classifier "
+        "(learning_rate, steps, channels), or use evaluate.extractor inception"
     ]
 
 
@@ -31,13 +32,14 @@ def collapse(real: Features) -> list[str]:
     """The warning of features that are equal for all images or vary in one direction, if they do.
 
     The number of directions is the participation ratio of the eigenvalues of the covariance, their squared sum divided
-    by the sum of their squares.
+    by the sum of their squares. A good classifier of two classes needs only one direction.
     """
     if len(real) < 2:
         return []
     _, covariance = real.moments
     total, squares = covariance.trace(), (covariance**2).sum()
-    if squares > 0 and total**2 / squares >= _LEAST_RANK:
+    least = _LEAST_RANK if real.logits.shape[1] > 2 else 0.0
+    if squares > 0 and total**2 / squares >= least:
         return []
     how = "vary in one direction only" if squares > 0 else "are equal"
     return [f"the extractor is useless, and so are its metrics: the features of all training images {how}"]

@@ -16,10 +16,10 @@ class DivergedError(UsageError):
     """A loss or a gradient is not a finite number; `step` is the first such optimizer step."""
 
     def __init__(self, step: int, more: str = "") -> None:
+        back = "" if more else "; train.on_divergence: rewind goes back and draws other batches"
         super().__init__(
             f"training diverged: the loss or its gradient is not finite at step {step}{more}. "
-            f"Lower train.learning_rate, set train.grad_clip, lengthen train.warmup, or use train.precision fp32; "
-            f"train.on_divergence: rewind goes back and draws other batches"
+            f"Lower train.learning_rate, set train.grad_clip, lengthen train.warmup, or use train.precision fp32{back}"
         )
         self.step = step
 

@@ -31,8 +31,8 @@ class Saved(Protocol):
     def kept(self, step: int) -> Path:
         """The path of the kept state of a step; no such file exists if it is not kept."""
 
-    def go_back(self, step: int, write: Callable[[Path], None]) -> None:
-        """Write the state of a step, from which training continues instead of later ones."""
+    def go_back(self, step: int, bad: int, write: Callable[[Path], None]) -> None:
+        """Write the state of a step, from which training continues instead of those up to step `bad`."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Steps:
         checkpoint.load(kept, self.learner, self.losses)
         self.learner.rewinds = [*rewinds, (bad, step)]
         if self.saved:
-            self.saved.go_back(step, self.save)
+            self.saved.go_back(step, bad, self.save)
         self.say(
             f"train: the loss or its gradient is not finite at step {bad}: goes back to step {step}, with other "
             f"batches (rewind {len(rewinds) + 1} of at most {MOST})"

@@ -26,21 +26,21 @@ def parsed_text(text: str) -> Any:
 
 def stages(folder: Path = Path()) -> dict[str, Any]:
     """The stages in dvc.yaml. Raises `UsageError` if it has none, or is not valid YAML."""
-    from ddpm.errors import UsageError, one_line  # here, because a stage records its inputs before it imports any code
-
     path = folder / "dvc.yaml"
     try:
         return dict(parsed(path)["stages"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        from ddpm.errors import UsageError, one_line  # a stage records its inputs before it imports any code
+
         raise UsageError(
             f"{path} has no stages, or is not valid YAML ({one_line(error)}): `git restore {path}`"
         ) from error
 
 
 def _stage(name: str, folder: Path) -> Mapping[str, Any]:
-    from ddpm.errors import UsageError
-
     if not isinstance(found := stages(folder).get(name), Mapping):
+        from ddpm.errors import UsageError
+
         raise UsageError(f"{folder / 'dvc.yaml'} has no stage {name}: `git restore {folder / 'dvc.yaml'}`")
     return found
 

@@ -192,11 +192,14 @@ class StateFolder(Folder):
             if earlier != self.kept(step):
                 earlier.unlink()
 
-    def go_back(self, step: int, write: Callable[[Path], None]) -> None:
-        """Write the state of a step to which training goes back, then remove the later ones."""
+    def go_back(self, step: int, bad: int, write: Callable[[Path], None]) -> None:
+        """Write the state of a step to which training goes back, then remove the later ones up to step `bad`.
+
+        States after `bad` are those of a longer training, which has gone back there, too.
+        """
         self.save(step, write)
         for later, path in self.states.items():
-            if later > step:
+            if step < later <= bad:
                 path.unlink()
 
     def snapshot(self, step: int) -> Path:

@@ -60,7 +60,7 @@ class Served(PythonModel):
 
 def _check_size(chosen: Sample, image_shape: tuple[int, int, int]) -> None:
     """Raise `UsageError` for a request that would take too long, or whose answer would be too large."""
-    most = min(_EVALUATIONS // chosen.steps, _VALUES // prod(image_shape))
+    most = max(1, min(_EVALUATIONS // chosen.steps, _VALUES // prod(image_shape)))
     if chosen.count > most:
         raise UsageError(
             f"count = {chosen.count}: must be at most {most} in one request, with steps = {chosen.steps} and images of "

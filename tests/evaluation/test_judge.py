@@ -89,9 +89,9 @@ class Classifier:
         self.accuracy = accuracy
 
 
-def judged(accuracy: float, train: torch.Tensor) -> Fidelity:
-    """The fidelity of random images to random images with the given training features, of two classes."""
-    logits = torch.randn(len(train), 2, generator=torch.Generator().manual_seed(1))
+def judged(accuracy: float, train: torch.Tensor, classes: int) -> Fidelity:
+    """The fidelity of random images to random images with the given training features."""
+    logits = torch.randn(len(train), classes, generator=torch.Generator().manual_seed(1))
     real = Features(train, logits)
     origin = Reference(real, real, "classifier", "e" * 64, "a" * 64, "b" * 64, ORIGIN)
     judging = Judge(Classifier(accuracy), origin, 0, torch.device("cpu"))  # type: ignore[arg-type]
@@ -99,19 +99,20 @@ def judged(accuracy: float, train: torch.Tensor) -> Fidelity:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "factor", "reasons"),
+    ("accuracy", "classes", "factor", "reasons"),
     [
-        (0.75, (1.0, 1.0, 1.0), []),
-        (0.74, (1.0, 1.0, 1.0), ["accuracy on test images is 0.74, below 0.75, midway"]),
-        (1.0, (1.0, 0.0, 0.01), ["the features of all training images vary in one direction only"]),
-        (0.5, (0.0, 0.0, 0.0), ["accuracy on test images is 0.50", "the features of all training images are equal"]),
+        (0.5, 3, (1.0, 1.0, 1.0), []),
+        (0.49, 3, (1.0, 1.0, 1.0), ["accuracy on test images is 0.49, below 0.50, a quarter"]),
+        (1.0, 3, (1.0, 0.0, 0.01), ["the features of all training images vary in one direction only"]),
+        (1.0, 2, (1.0, 0.0, 0.01), []),
+        (0.1, 2, (0.0, 0.0, 0.0), ["accuracy on test images is 0.10", "the features of all training images are equal"]),
     ],
 )
 def test_an_extractor_that_does_not_separate_images_is_called_useless(
-    accuracy: float, factor: tuple[float, ...], reasons: list[str]
+    accuracy: float, classes: int, factor: tuple[float, ...], reasons: list[str]
 ) -> None:
     train = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(factor)
-    found = judged(accuracy, train)
+    found = judged(accuracy, train, classes)
     flaws = [warning for warning in found.warnings if warning.startswith("the extractor is useless, and so are its")]
     assert found.warnings[: len(flaws)] == flaws
     assert all(reason in flaw for reason, flaw in zip(reasons, flaws, strict=True))

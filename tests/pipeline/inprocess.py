@@ -3,6 +3,7 @@
 import runpy
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,4 +48,6 @@ def run(stage: str) -> None:
     assert arguments[:3] == ["python", "-m", f"stages.{stage}"]
     with pytest.MonkeyPatch.context() as patched, torch.enable_grad():  # evaluate switches it off for its process
         patched.setattr("sys.argv", arguments[2:])
+        for name in ("stdout", "stderr"):
+            patched.setattr(sys, name, getattr(sys, name))  # a stage replaces them
         runpy.run_path(str(ROOT / "stages" / f"{stage}.py"), run_name="__main__")
