@@ -25,11 +25,6 @@ class _Lasting(io.TextIOWrapper):
         except OSError as error:
             self._discard(error)
 
-    def close(self) -> None:
-        """Write what is buffered and close nothing: the file belongs to the stream that this one replaces."""
-        if not self.closed:
-            self.flush()
-
     def _discard(self, error: OSError) -> None:
         """Lead the file descriptor to nothing, because text that is still buffered is written at the end."""
         if error.errno not in _GONE:

@@ -125,7 +125,7 @@ def test_a_stage_that_cannot_fit_ends_with_a_line_before_its_work(project: Path)
     done = run(project, "print('began')", name="train", stage=None)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("train: the state of the network needs at least 3.71 TB of memory, and this machine has ")
+    assert line.startswith("train: the state of the network needs at least 3.65 TB of memory, and this machine has ")
     assert line.endswith(": lower network.channels")
 
 

@@ -3,7 +3,6 @@
 import runpy
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from lab import terminal
 from lab.experiment import dvcfile
 from lab.tracking import live, publish
 from tests.imports import ROOT
@@ -48,6 +48,5 @@ def run(stage: str) -> None:
     assert arguments[:3] == ["python", "-m", f"stages.{stage}"]
     with pytest.MonkeyPatch.context() as patched, torch.enable_grad():  # evaluate switches it off for its process
         patched.setattr("sys.argv", arguments[2:])
-        for name in ("stdout", "stderr"):
-            patched.setattr(sys, name, getattr(sys, name))  # a stage replaces them
+        patched.setattr(terminal, "outlive", lambda: None)  # it replaces the streams of this process
         runpy.run_path(str(ROOT / "stages" / f"{stage}.py"), run_name="__main__")
