@@ -157,7 +157,8 @@ def test_an_error_of_one_process_ends_all_with_its_message_once(planted: str, sa
     stage = project.path / "stages/train.py"
     original = stage.read_text()
     mark = project.path / "planted"
-    late = f"            if self._learner.step == 3:\n                Path({str(mark)!r}).touch()\n                {planted}\n"
+    late = f"            if self._learner.step == 3:\n                Path({str(mark)!r}).touch()\n"
+    late += f"                {planted}\n"
     before, loop, after = original.partition("        for _ in self._steps(None).records():\n")
     stage.write_text(before + loop + late + after)
     try:
